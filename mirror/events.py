@@ -1,0 +1,209 @@
+"""What a run says while it runs: one stream of small frozen events, and the problems of single paths.
+
+A verb gets a `Job` and calls `job.say(Event)`; the job stamps the event (job id, site, number, time, phase) and hands it to
+its listeners, in the calling thread, in order. Who renders them (bar, JSON Lines, log file) is no business of this module.
+docs/events.md lists every event, field and kind; a test compares it with this file.
+
+    >>> seen = []
+    >>> Job("sync", listeners=[seen.append]).say(PhaseBegan("scan"))
+    >>> seen[0].number, seen[0].event.phase
+    (1, 'scan')
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+VERSION = 1
+
+# Kinds of item problems: the path goes on existing or not, the run goes on. 24 for what moved under our feet, else 23.
+PROBLEM_KINDS = {
+    "unreadable": 23,  # a file, link or its metadata could not be read
+    "incomplete": 23,  # a folder could not be listed: nothing is deleted in this run
+    "special": 0,  # fifo, socket, device: left out, as documented
+    "name": 23,  # a path that no manifest may hold, or that cannot exist at the destination
+    "vanished": 24,  # listed, then gone
+    "changed": 24,  # changed while it was read; what was read is kept
+    "unwritable": 23,  # a destination path could not be written
+    "metadata": 0,  # owner, mode or times could not be set (23 with --strict-metadata)
+    "damaged": 4,  # content in the target is not what was written
+    "differs": 4,  # --against: source and snapshot are not the same
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong with one path. path: as shown to people (`keys.show`); kind: of PROBLEM_KINDS; hint: the next step."""
+
+    path: str
+    kind: str
+    why: str
+    hint: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return PROBLEM_KINDS[self.kind]
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}" + (f"; {self.hint}" if self.hint else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The resolved ends of a run, before anything is done."""
+
+    verb: str
+    source: str
+    target: str
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBegan:
+    """scan, plan, transfer, commit, read, write, check: what the run is busy with. files, bytes: what is ahead, 0 if unknown."""
+
+    phase: str
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """So much more is done in this phase: files and plain bytes since the last such event."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlanned:
+    """A batch of work exists: its number in this run, its files and plain bytes."""
+
+    batch: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSent:
+    """A worker has begun with the batch."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStored:
+    """All of the batch is durable: bytes put into the store for it."""
+
+    batch: int
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailed:
+    """The batch failed as a whole and is tried again or given up."""
+
+    batch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path of the plan or the outcome. symbol: + new, * changed, - deleted, = same, ! error, > moved, . described anew."""
+
+    symbol: str
+    path: str
+    size: int = 0
+    moved_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemFound:
+    """A path had a problem; the run goes on."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a person should know that is no problem of a path. kind is stable."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotCommitted:
+    """A snapshot exists: its number in the log."""
+
+    snapshot: int
+
+
+Event = (
+    RunStarted
+    | PhaseBegan
+    | Advanced
+    | BatchPlanned
+    | BatchSent
+    | BatchStored
+    | BatchFailed
+    | Change
+    | ProblemFound
+    | Notice
+    | SnapshotCommitted
+)
+
+# The name of each event on the wire (JSON Lines); `summary` ends every stream and carries the report.
+NAMES: dict[type[Event], str] = {
+    RunStarted: "started",
+    PhaseBegan: "phase",
+    Advanced: "advanced",
+    BatchPlanned: "batch-planned",
+    BatchSent: "batch-sent",
+    BatchStored: "batch-stored",
+    BatchFailed: "batch-failed",
+    Change: "change",
+    ProblemFound: "problem",
+    Notice: "notice",
+    SnapshotCommitted: "snapshot",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """An event with its envelope. number counts from 1 within the job; time is seconds since 1970."""
+
+    job: str
+    site: str
+    number: int
+    time: float
+    phase: str
+    event: Event
+
+
+Listener = Callable[[Stamped], None]
+
+
+@dataclass
+class Job:
+    """One run of a verb. Not shared between threads: events are said by the thread that runs the verb."""
+
+    verb: str
+    listeners: Sequence[Listener] = ()
+    site: str = ""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    phase: str = ""
+    number: int = 0
+
+    def say(self, event: Event) -> None:
+        """Stamp the event and hand it to every listener."""
+        if type(event) is PhaseBegan:
+            self.phase = event.phase
+        self.number += 1
+        if self.listeners:
+            stamped = Stamped(self.id, self.site, self.number, time.time(), self.phase, event)
+            for listener in self.listeners:
+                listener(stamped)

@@ -1,0 +1,104 @@
+"""Names: ids, object names with their epoch, and the paths of a site. Values in, values out, no IO.
+
+Owns the spelling of every key in a store and the rule which paths a manifest may hold. Leaves what objects contain to
+manifest, pack and index.
+
+    >>> ObjectName(PACK, bytes(32), 17).key()
+    'packs/00/0000000000000000000000000000000000000000000000000000000000000000.17'
+
+Paths of a site are bytes, `/` between components, a folder's path ending in `/`, the root folder the empty path. Whole-path
+byte order is the order of everything.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+MANIFEST, PACK, INDEX = "manifests", "packs", "index"
+MIRROR_KEY, LATEST_KEY, LOG_PREFIX = "mirror.json", "latest.json", "log/"
+
+_OBJECT = re.compile(r"(manifests|packs)/([0-9a-f]{2})/([0-9a-f]{64})\.([0-9]{1,12})|(index)/([0-9a-f]{64})\.([0-9]{1,12})")
+_RECORD = re.compile(r"log/([0-9]{12})\.json")
+_SITE = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+
+
+class ObjectName(NamedTuple):
+    """A content-named object: where it lives (`manifests`, `packs`, `index`), its BLAKE3, the epoch of its writer."""
+
+    place: str
+    digest: bytes
+    epoch: int
+
+    def key(self) -> str:
+        """The object's key in a store."""
+        name = f"{self.digest.hex()}.{self.epoch}"
+        return f"{self.place}/{name}" if self.place == INDEX else f"{self.place}/{name[:2]}/{name}"
+
+    @classmethod
+    def parse(cls, key: str) -> ObjectName | None:
+        """The name behind a key, or None for anything that is not spelt exactly as `key` spells it."""
+        match = _OBJECT.fullmatch(key)
+        if not match:
+            return None
+        place = match[1] or match[5]
+        name = cls(place, bytes.fromhex(match[3] or match[6]), int(match[4] or match[7]))
+        return name if name.key() == key else None
+
+
+def record_key(number: int) -> str:
+    """The key of log record `number` (from 1)."""
+    return f"{LOG_PREFIX}{number:012d}.json"
+
+
+def record_number(key: str) -> int | None:
+    """The number of a log record's key, or None for another key."""
+    match = _RECORD.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def is_site_name(name: str) -> bool:
+    """Whether `--site` may be this: lower-case letters, digits, dot and hyphen, at most 63, no hyphen or dot first."""
+    return bool(_SITE.fullmatch(name))
+
+
+def path_fault(path: bytes) -> str:
+    """Why a manifest may not hold this path; empty when it may.
+
+    A path that passes cannot leave the folder that it is joined to: no empty component, no `.`, no `..`, no NUL, not absolute.
+    """
+    if path == b"":
+        return ""
+    if b"\0" in path:
+        return "it contains a NUL byte"
+    if len(path) > 65_536:
+        return "it is longer than 64 KiB"
+    for part in (path[:-1] if path[-1:] == b"/" else path).split(b"/"):
+        if part == b"":
+            return "it has an empty component"
+        if part == b"." or part == b"..":
+            return f"it has the component {part.decode()!r}"
+    return ""
+
+
+def parent_of(path: bytes) -> bytes:
+    """The folder that a path is in, ending in `/`; the empty path for something directly in the root.
+
+    >>> parent_of(b"a/b/c"), parent_of(b"a/b/"), parent_of(b"a")
+    (b'a/b/', b'a/', b'')
+    """
+    return path[: path.rstrip(b"/").rfind(b"/") + 1]
+
+
+def show(path: bytes) -> str:
+    """A path for people: UTF-8, anything else as \\xNN; the root folder as `./`."""
+    text = path.decode("utf-8", "backslashreplace") if path else "./"
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def segment_cut(path: bytes, mask: int) -> bool:
+    """Whether a manifest is cut behind this path: the low bits of XXH3-64 of the path are zero. Part of format version 1."""
+    return not xxh3_64_intdigest(path) & mask
+

@@ -1,0 +1,98 @@
+"""Stores: objects by key, where snapshots live.
+
+Three tiers of one to five methods; a class offers what it can do. A store knows bytes and keys, never what they mean.
+Everything may be called from any thread. Keys are relative, `/`-separated, ASCII, as `mirror.keys` spells them.
+
+Every method raises AuthError (credentials, rights), TemporaryError (dead endpoint, time-out, disk full) or MirrorError, each with the
+URL in it, and nothing of the client library's own; what is said of other errors stands with the method. Retries are the
+client library's (STYLE 22): a method that raises has been tried enough.
+
+A store crosses to worker processes as its `StoreSpec`, opened again there by `mirror.store.open.open_store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+Data = bytes | bytearray | memoryview
+
+
+class Stat(NamedTuple):
+    """One object of a listing: its key and its size in bytes."""
+
+    key: str
+    size: int
+
+
+class ReadableStore(Protocol):
+    """A place that objects can be read from."""
+
+    @property
+    def url(self) -> str:
+        """What a person would call this place; without credentials. Used in messages and records."""
+        ...
+
+    def get(self, key: str, limit: int) -> bytes:
+        """The whole object. NotFound when it is not there; DamageError when it is larger than `limit` bytes (not read then)."""
+        ...
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes [start, end) of each range, in the order asked. NotFound; DamageError when the object is shorter."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """The object's size in bytes, None when it is not there."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """Every object below `prefix` (which ends in `/`, or is empty), in no promised order; unfinished writes are not objects."""
+        ...
+
+
+class WritableStore(ReadableStore, Protocol):
+    """A place that objects can be created in. No method here overwrites, but `put_hint`."""
+
+    def create(self, key: str, data: Data) -> bool:
+        """Create the object, durable and whole when this returns True. False: one of that name is there (perhaps ours: after a
+        lost answer the caller reads it back). Never overwrites, never leaves half an object under its name, and refuses
+        (UsageError) where the place cannot promise that. May be called twice."""
+        ...
+
+    def put_hint(self, key: str, data: Data) -> None:
+        """Write an object whose loss or staleness does no harm, replacing what was there. Readers see the old or the new one."""
+        ...
+
+    def sweep(self) -> int:
+        """Remove what dead writers left behind (temporary files, unfinished multipart uploads older than a day); how many."""
+        ...
+
+    def free_bytes(self) -> tuple[int, int] | None:
+        """(free, total) bytes for this user where the place knows them, else None."""
+        ...
+
+
+class MaintainedStore(WritableStore, Protocol):
+    """A place that objects can be taken from."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove the objects; those that are not there are no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSpec:
+    """What it takes to open a store, picklable: URL plus the client's settings (never a secret: those stay in the
+    environment and in the profile, which workers share).
+
+    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, or `memory://NAME` (one process, tests).
+    endpoint_url, region, profile: as boto3 means them. bandwidth: bytes a second, 0 for no limit. transfers: requests in flight.
+    """
+
+    url: str
+    endpoint_url: str = ""
+    region: str = ""
+    profile: str = ""
+    bandwidth: int = 0
+    transfers: int = 8
