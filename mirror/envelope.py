@@ -1,0 +1,107 @@
+"""The sixteen bytes before every binary object, and the way in and out of it. Pure.
+
+    offset  bytes
+    0       4      magic  "MIRR"
+    4       1      kind   an ASCII letter, below
+    5       1      format version, 1
+    6       1      codec: 0 as it is, 1 one zstd frame that states its content size
+    7       1      0
+    8       8      key id, little-endian; 0: not encrypted
+
+What follows is the payload, by its codec. A manifest object or index fragment is named by the BLAKE3 of its kind byte and
+its *plain* payload, so the same content has the same name whatever zstd's version made of it. `unseal` checks the name: nobody
+gets a payload that is not what the name says. Sizes are bounded before anything is decompressed.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NewType
+
+import zstandard
+from blake3 import blake3
+
+from mirror.errors import DamageError, UsageError
+
+MAGIC = b"MIRR"
+VERSION = 1
+RAW, ZSTD = 0, 1
+HEADER = struct.Struct("<4sBBBBQ")
+HEADER_SIZE = HEADER.size
+
+Kind = NewType("Kind", int)
+SEGMENT, NODE, CHUNKS = Kind(ord("S")), Kind(ord("N")), Kind(ord("L"))
+CHANGES, NAMES = Kind(ord("D")), Kind(ord("X"))
+PACK, FOOTER, FRAGMENT = Kind(ord("P")), Kind(ord("F")), Kind(ord("I"))
+
+PAYLOAD_MAX = 4 << 20  # plain bytes of any manifest object, fragment or footer
+OBJECT_MAX = PAYLOAD_MAX + HEADER_SIZE + 1024  # as stored
+
+_compressor = zstandard.ZstdCompressor(level=3)
+_decompressor = zstandard.ZstdDecompressor()
+
+
+def header(kind: Kind, codec: int) -> bytes:
+    """The sixteen bytes of an unencrypted object of this version."""
+    return HEADER.pack(MAGIC, kind, VERSION, codec, 0, 0)
+
+
+def read_header(data: bytes | memoryview, where: str) -> tuple[Kind, int]:
+    """(kind, codec) of an object. DamageError when it is none; UsageError when a newer mirror or a key is needed."""
+    if len(data) < HEADER_SIZE:
+        raise DamageError("cannot read the object", where=where, why=f"it has {len(data)} bytes, a header alone has {HEADER_SIZE}")
+    magic, kind, version, codec, _, key = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise DamageError("cannot read the object", where=where, why="it does not begin with MIRR")
+    if version != VERSION:
+        raise UsageError("cannot read the object", where=where, why=f"it has format version {version}, this program reads 1",
+                         hint="use a newer mirror", kind="newer-format")  # fmt: skip
+    if key != 0:
+        raise UsageError("cannot read the object", where=where, why=f"it is encrypted with key {key:x}",
+                         hint="use a newer mirror", kind="newer-format")  # fmt: skip
+    if codec not in (RAW, ZSTD):
+        raise DamageError("cannot read the object", where=where, why=f"codec {codec} is unknown")
+    return Kind(kind), codec
+
+
+def digest_of(kind: Kind, payload: bytes) -> bytes:
+    """The BLAKE3 that names an object: of its kind byte and its plain payload."""
+    return blake3(bytes((kind,))).update(payload).digest()
+
+
+def seal(kind: Kind, payload: bytes) -> bytes:
+    """The stored bytes of an object; compressed where that makes it smaller."""
+    packed = _compressor.compress(payload)
+    if len(packed) < len(payload):
+        return header(kind, ZSTD) + packed
+    return header(kind, RAW) + payload
+
+
+def unseal(data: bytes, kinds: tuple[Kind, ...], digest: bytes | None, where: str) -> tuple[Kind, bytes]:
+    """(kind, plain payload) of stored bytes. DamageError unless the kind is one of `kinds` and the content has `digest`.
+
+    digest None is for objects that carry their own checksum (a pack's footer).
+    """
+    kind, codec = read_header(data, where)
+    if kind not in kinds:
+        raise DamageError("cannot read the object", where=where, why=f"it is of kind {chr(kind)!r}, not {'/'.join(map(chr, kinds))}")
+    payload = expand(data[HEADER_SIZE:], codec, PAYLOAD_MAX, where)
+    if digest is not None and digest_of(kind, payload) != digest:
+        raise DamageError("cannot use the object", where=where, why="its content is not what its name says")
+    return kind, payload
+
+
+def expand(body: bytes | memoryview, codec: int, limit: int, where: str) -> bytes:
+    """The plain bytes behind a codec. DamageError past `limit`, checked before a byte is decompressed."""
+    if codec == RAW:
+        if len(body) > limit:
+            raise DamageError("cannot read the object", where=where, why=f"its payload has {len(body)} bytes, at most {limit} are allowed")
+        return bytes(body)
+    try:
+        size = zstandard.frame_content_size(body)
+        if size < 0 or size > limit:
+            raise DamageError("cannot read the object", where=where, why=f"its payload claims {size} bytes, at most {limit} are allowed")
+        plain = _decompressor.decompress(body, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise DamageError("cannot decompress the object", where=where, why=str(error)) from error
+    return plain

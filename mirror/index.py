@@ -1,0 +1,126 @@
+"""Index fragments: which chunk is where, sorted, for some packs. Pure.
+
+A fragment is an object of kind "I", written after the packs that it lists, so that whatever it says is durable. Its payload
+is msgpack: [packs, ids, places]; packs: [digest, epoch, size, [[offset, stored, plain] of each block]]; ids: 32 bytes each,
+ascending; places: for each id four u32, little-endian: number of the pack in this fragment, number of the block in the pack,
+offset in the block's plain bytes, length. At most 65,536 chunks, so that a fragment stays below 4 MiB.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from mirror.chunking import ChunkId
+from mirror.errors import DamageError
+from mirror.keys import PACK, ObjectName
+from mirror.pack import BLOCK_MAX, PACK_MAX, Block, Slot
+
+FRAGMENT_CHUNKS = 65_536
+_PLACE = struct.Struct("<IIII")
+ID = 32
+
+
+class StoredPack(NamedTuple):
+    """A durable pack: its name, size in bytes, and blocks with ids."""
+
+    name: ObjectName
+    size: int
+    blocks: list[Block]
+
+
+class PackLine(NamedTuple):
+    """A pack as a fragment lists it."""
+
+    digest: bytes
+    epoch: int
+    size: int
+    blocks: list[Slot]
+
+    @property
+    def name(self) -> ObjectName:
+        return ObjectName(PACK, self.digest, self.epoch)
+
+
+class Place(NamedTuple):
+    """Where a chunk is: pack and block by number within the fragment, offset and length in the block's plain bytes."""
+
+    pack: int
+    block: int
+    offset: int
+    length: int
+
+
+class Fragment(NamedTuple):
+    """A decoded fragment."""
+
+    packs: list[PackLine]
+    ids: bytes
+    places: bytes
+
+    def __iter__(self) -> Iterator[tuple[ChunkId, Place]]:  # type: ignore[override]
+        for at, place in enumerate(_PLACE.iter_unpack(self.places)):
+            yield ChunkId(self.ids[at * ID : at * ID + ID]), Place(*place)
+
+    @property
+    def count(self) -> int:
+        return len(self.ids) // ID
+
+
+class _Wire(NamedTuple):
+    packs: list[PackLine]
+    ids: bytes
+    places: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Wire)
+
+
+def encode_fragments(packs: Iterable[StoredPack]) -> Iterator[bytes]:
+    """The payloads of the fragments that list these packs; a pack may be split between two of them."""
+    lines: list[PackLine] = []
+    rows: list[tuple[bytes, bytes]] = []
+    for pack in packs:
+        slots = [block.slot for block in pack.blocks]
+        lines.append(PackLine(pack.name.digest, pack.name.epoch, pack.size, slots))
+        for number, block in enumerate(pack.blocks):
+            offset = 0
+            if len(rows) + len(block.ids) > FRAGMENT_CHUNKS and rows:
+                yield _fragment(lines, rows)
+                rows = []
+                lines = [lines[-1]]
+            for id_, length in zip(block.ids, block.lengths, strict=True):
+                rows.append((id_, _PLACE.pack(len(lines) - 1, number, offset, length)))
+                offset += length
+    if rows:
+        yield _fragment(lines, rows)
+
+
+def _fragment(lines: list[PackLine], rows: list[tuple[bytes, bytes]]) -> bytes:
+    rows.sort()
+    return _encoder.encode(_Wire(lines, b"".join(id_ for id_, _ in rows), b"".join(place for _, place in rows)))
+
+
+def decode_fragment(payload: bytes, where: str) -> Fragment:
+    """A fragment's content, checked: DamageError when a place points nowhere or exceeds the maxima."""
+    try:
+        wire = _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise DamageError("cannot read the index fragment", where=where, why=str(error)) from error
+    fragment = Fragment(wire.packs, wire.ids, wire.places)
+    if len(wire.ids) % ID or len(wire.places) != fragment.count * _PLACE.size:
+        raise DamageError("cannot use the index fragment", where=where, why="its columns differ in length")
+    for pack in wire.packs:
+        if len(pack.digest) != ID or pack.epoch < 0 or pack.size > PACK_MAX:
+            raise DamageError("cannot use the index fragment", where=where, why="it lists an impossible pack")
+        if any(s.plain > BLOCK_MAX or s.stored > 2 * BLOCK_MAX or s.offset + s.stored > pack.size for s in pack.blocks):
+            raise DamageError("cannot use the index fragment", where=where, why="it lists an impossible block")
+    limits = [[slot.plain for slot in pack.blocks] for pack in wire.packs]
+    for pack_no, block, offset, length in _PLACE.iter_unpack(wire.places):
+        if pack_no >= len(limits) or block >= len(limits[pack_no]) or offset + length > limits[pack_no][block]:
+            raise DamageError("cannot use the index fragment", where=where, why="it places a chunk outside its block")
+    return fragment
