@@ -1,0 +1,1 @@
+"""Real input: Debian's rust-doc and five releases of the npm package next."""
