@@ -1,4 +1,4 @@
-"""The sixteen bytes before every binary object, and the way in and out of it. Pure.
+"""What is around every object: sixteen bytes before a binary one, a checksum at the end of a JSON one. Pure.
 
     offset  bytes
     0       4      magic  "MIRR"
@@ -11,12 +11,18 @@
 What follows is the payload, by its codec. A manifest object or index fragment is named by the BLAKE3 of its kind byte and
 its *plain* payload, so the same content has the same name whatever zstd's version made of it. `unseal` checks the name: nobody
 gets a payload that is not what the name says. Sizes are bounded before anything is decompressed.
+
+Records and mirror.json are not named by their content, so they carry it: the last member of the JSON object is `blake3`, the
+BLAKE3 of all bytes before the `,"blake3"` that begins it. Unknown members are kept.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import struct
-from typing import NewType
+from datetime import UTC, datetime
+from typing import Any, NewType
 
 import zstandard
 from blake3 import blake3
@@ -36,6 +42,8 @@ PACK, FOOTER, FRAGMENT = Kind(ord("P")), Kind(ord("F")), Kind(ord("I"))
 
 PAYLOAD_MAX = 4 << 20  # plain bytes of any manifest object, fragment or footer
 OBJECT_MAX = PAYLOAD_MAX + HEADER_SIZE + 1024  # as stored
+KNOWN_FEATURES: frozenset[str] = frozenset()
+_END = re.compile(rb',"blake3":"([0-9a-f]{64})"\}\n?\Z')
 
 _compressor = zstandard.ZstdCompressor(level=3)
 _decompressor = zstandard.ZstdDecompressor()
@@ -84,7 +92,9 @@ def unseal(data: bytes, kinds: tuple[Kind, ...], digest: bytes | None, where: st
     """
     kind, codec = read_header(data, where)
     if kind not in kinds:
-        raise DamageError("cannot read the object", where=where, why=f"it is of kind {chr(kind)!r}, not {'/'.join(map(chr, kinds))}")
+        raise DamageError(
+            "cannot read the object", where=where, why=f"it is of kind {chr(kind)!r}, not {'/'.join(map(chr, kinds))}"
+        )
     payload = expand(data[HEADER_SIZE:], codec, PAYLOAD_MAX, where)
     if digest is not None and digest_of(kind, payload) != digest:
         raise DamageError("cannot use the object", where=where, why="its content is not what its name says")
@@ -95,13 +105,56 @@ def expand(body: bytes | memoryview, codec: int, limit: int, where: str) -> byte
     """The plain bytes behind a codec. DamageError past `limit`, checked before a byte is decompressed."""
     if codec == RAW:
         if len(body) > limit:
-            raise DamageError("cannot read the object", where=where, why=f"its payload has {len(body)} bytes, at most {limit} are allowed")
+            raise DamageError(
+                "cannot read the object", where=where, why=f"its payload has {len(body)} bytes, at most {limit} are allowed"
+            )
         return bytes(body)
     try:
         size = zstandard.frame_content_size(body)
         if size < 0 or size > limit:
-            raise DamageError("cannot read the object", where=where, why=f"its payload claims {size} bytes, at most {limit} are allowed")
+            raise DamageError(
+                "cannot read the object", where=where, why=f"its payload claims {size} bytes, at most {limit} are allowed"
+            )
         plain = _decompressor.decompress(body, max_output_size=size)
     except zstandard.ZstdError as error:
         raise DamageError("cannot decompress the object", where=where, why=str(error)) from error
     return plain
+
+
+def write_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as records have it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def sealed_json(body: dict[str, Any]) -> bytes:
+    """JSON bytes that end in their own BLAKE3; how records and mirror.json are stored."""
+    text = json.dumps({k: v for k, v in body.items() if k != "blake3"}, ensure_ascii=True, separators=(",", ":")).encode()
+    return text[:-1] + b',"blake3":"' + blake3(text[:-1]).hexdigest().encode() + b'"}\n'
+
+
+def unsealed_json(data: bytes, where: str) -> dict[str, Any]:
+    """The members behind `sealed_json`. DamageError unless the bytes are what their BLAKE3 says."""
+    match = _END.search(data)
+    if not match:
+        raise DamageError("cannot read", where=where, why="it does not end in its own checksum (cut short or overwritten)")
+    if blake3(data[: match.start()]).hexdigest().encode() != match[1]:
+        raise DamageError("cannot use", where=where, why="its bytes are not what its checksum says")
+    try:
+        body = json.loads(data)
+    except ValueError as error:
+        raise DamageError("cannot read", where=where, why=str(error)) from error
+    if not isinstance(body, dict):
+        raise DamageError("cannot read", where=where, why="it is not an object")
+    return body
+
+
+def check_format(body: dict[str, Any], where: str) -> None:
+    """UsageError when the record or mirror.json needs a newer mirror to be read."""
+    missing = sorted(set(body.get("features", {}).get("read", [])) - KNOWN_FEATURES)
+    if body.get("format") != 1 or missing:
+        what = (
+            f"it needs the features {', '.join(missing)}"
+            if missing
+            else f"it has format {body.get('format')!r}, this program reads 1"
+        )
+        raise UsageError("cannot use", where=where, why=what, hint="use a newer mirror", kind="newer-format")

@@ -101,4 +101,3 @@ def show(path: bytes) -> str:
 def segment_cut(path: bytes, mask: int) -> bool:
     """Whether a manifest is cut behind this path: the low bits of XXH3-64 of the path are zero. Part of format version 1."""
     return not xxh3_64_intdigest(path) & mask
-

@@ -1,0 +1,280 @@
+"""The log: numbered, create-only records, dense from 1; the only order of everything that happened to a target.
+
+Owns how the head is found, how a record is appended and what a record says. A record is JSON with two spaces of rules: its last
+member is `blake3`, the BLAKE3 of all bytes before the `,"blake3"` that begins it; unknown members are kept. Losing a race is
+a return value: `append` says `Lost` and names the record that won. After a lost answer it reads the number back; the record's
+uuid tells whose it is.
+
+Dooms (DESIGN section 4, Epochs): the names in all prune records. `Dooms` keeps them in the local state, record by record.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid as uuids
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from blake3 import blake3
+
+from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
+from mirror.errors import DamageError, MirrorError, NotFound, TemporaryError
+from mirror.keys import LATEST_KEY, LOG_PREFIX, ObjectName, record_key, record_number
+from mirror.manifest import Ref
+from mirror.snapshot import ManifestReader
+from mirror.state import State
+from mirror.store import ReadableStore, WritableStore
+
+RECORD_MAX = 1 << 20
+SNAPSHOT, PRUNE, FORGET, HOLD = "snapshot", "prune", "forget", "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it is in the log: its members, and the BLAKE3 of its bytes, by which the next one names it."""
+
+    body: dict[str, Any]
+    digest: bytes
+
+    @property
+    def number(self) -> int:
+        return int(self.body["number"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.body["kind"])
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromisoformat(self.body["time"])
+
+    @property
+    def epoch(self) -> int:
+        """The number of the newest prune record up to and including this one."""
+        return self.number if self.kind == PRUNE else int(self.body["prune"])
+
+    @property
+    def live(self) -> list[int]:
+        """Numbers of the live snapshots, ascending."""
+        return [n for first, last in self.body["live"] for n in range(first, last + 1)]
+
+    @property
+    def manifest(self) -> Ref:
+        """The manifest's root."""
+        return ref_of(self.body["manifest"])
+
+    @property
+    def started(self) -> datetime:
+        return datetime.fromisoformat(self.body["started"])
+
+
+def ref_of(value: dict[str, Any]) -> Ref:
+    """A manifest object named in a record."""
+    return Ref(b"", bytes.fromhex(value["blake3"]), int(value["epoch"]), int(value["count"]), int(value["bytes"]))
+
+
+def ref_json(ref: Ref) -> dict[str, Any]:
+    """How a record names a manifest object."""
+    return {"blake3": ref.digest.hex(), "epoch": ref.epoch, "count": ref.count, "bytes": ref.plain}
+
+
+def ranges(numbers: list[int]) -> list[list[int]]:
+    """Ascending numbers as ranges.
+
+    >>> ranges([1, 2, 3, 7])
+    [[1, 3], [7, 7]]
+    """
+    out: list[list[int]] = []
+    for number in numbers:
+        if out and out[-1][1] == number - 1:
+            out[-1][1] = number
+        else:
+            out.append([number, number])
+    return out
+
+
+def read_record(store: ReadableStore, number: int) -> Record:
+    """Record `number`. NotFound; DamageError; UsageError for a newer format."""
+    key = record_key(number)
+    where = f"{store.url}/{key}"
+    data = store.get(key, RECORD_MAX)
+    body = unsealed_json(data, where)
+    check_format(body, where)
+    try:
+        record = Record(body, blake3(data).digest())
+        fits = (record.number == number and record.epoch <= number and str(body["uuid"]) and record.time and
+                all(1 <= first <= last <= number for first, last in body["live"]))  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamageError("cannot use the record", where=where, why=f"a member is missing or malformed ({error})") from error
+    if not fits:
+        raise DamageError("cannot use the record", where=where, why=f"it does not describe number {number}")
+    return record
+
+
+def read_head(store: ReadableStore, known: int = 0) -> Record | None:
+    """The newest record, None for an empty log. known: a number that this host has seen (0: none).
+
+    Without a listing: the hint (or `known`), then forward, doubling the stride and halving it again, since numbers are dense. When the
+    hint points past the end (the storage below was set back) or is missing, the listing decides.
+    """
+    number = max(_hint(store), known)
+    if number:
+        try:
+            record = read_record(store, number)
+        except NotFound:
+            number = 0
+    if not number:
+        number = max((n for stat in store.list(LOG_PREFIX) if (n := record_number(stat.key))), default=0)
+        if not number:
+            return None
+        record = read_record(store, number)
+    stride = 1
+    while store.size(record_key(record.number + stride)) is not None:
+        record = read_record(store, record.number + stride)
+        stride *= 2
+    while stride > 1:
+        stride //= 2
+        if store.size(record_key(record.number + stride)) is not None:
+            record = read_record(store, record.number + stride)
+    return record
+
+
+def _hint(store: ReadableStore) -> int:
+    try:
+        value = json.loads(store.get(LATEST_KEY, 4096))
+        return max(int(value["number"]), 0)
+    except (NotFound, ValueError, KeyError, TypeError, DamageError):
+        return 0  # a hint that is missing or spoilt is no hint
+
+
+def newest_snapshot(store: ReadableStore, head: Record | None) -> Record | None:
+    """The newest live snapshot as of a head."""
+    live = head.live if head else []
+    if not live or head is None:
+        return None
+    return head if head.kind == SNAPSHOT and live[-1] == head.number else read_record(store, live[-1])
+
+
+def records_back(store: ReadableStore, head: Record, down_to: int) -> Iterator[Record]:
+    """The records from `head` down to number `down_to`, newest first; DamageError where the hash chain breaks."""
+    record = head
+    yield record
+    while record.number > down_to:
+        before = read_record(store, record.number - 1)
+        named = record.body.get("previous") or {}
+        if named.get("blake3") != before.digest.hex():
+            raise DamageError("the log's chain is broken", where=f"{store.url}/{record_key(before.number)}",
+                              why=f"record {record.number} names another predecessor",
+                              hint="part of this target was overwritten or mixed with another copy")  # fmt: skip
+        record = before
+        yield record
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Somebody else appended that number."""
+
+    winner: Record
+
+
+def draft(kind: str, target_uuid: str, head: Record | None, live: list[int], **members: Any) -> dict[str, Any]:
+    """A record's body that follows `head`; `append` fills in what depends on it."""
+    return {
+        "format": 1,
+        "number": (head.number if head else 0) + 1,
+        "kind": kind,
+        "uuid": uuids.uuid4().hex,
+        "target": target_uuid,
+        "previous": {"number": head.number, "blake3": head.digest.hex()} if head else None,
+        "features": {"read": [], "write": [], "prune": []},
+        "time": next_time(head),
+        "prune": head.epoch if head else 0,
+        **members,
+        "live": ranges(live),
+        "signatures": [],
+    }
+
+
+def next_time(head: Record | None) -> str:
+    """The time of a record that follows `head`: the clock, but never before the record before (times only inform)."""
+    now = datetime.now(UTC)
+    return write_time(max(now, head.time + timedelta(milliseconds=1)) if head else now)
+
+
+def append(store: WritableStore, body: dict[str, Any]) -> Record | Lost:
+    """Create the record, or say who won. UsageError past 1 MiB. TemporaryError when even reading back fails.
+
+    A create that fails or says "exists" settles nothing: the answer to ours may have been lost. The number is read back: same uuid,
+    it was ours; another, a real race; absent, try again (icechunk#2099 took a lost answer for a conflict).
+    """
+    data = sealed_json(body)
+    if len(data) > RECORD_MAX:
+        raise MirrorError(
+            "cannot append a record", where=store.url, why=f"it has {len(data)} bytes, at most {RECORD_MAX} are allowed"
+        )
+    key = record_key(body["number"])
+    failure: TemporaryError | None = None
+    for _ in range(4):
+        try:
+            if store.create(key, data):
+                return Record(body, blake3(data).digest())
+        except TemporaryError as error:
+            failure = error
+        try:
+            there = read_record(store, body["number"])
+        except NotFound:
+            continue
+        if there.body["uuid"] == body["uuid"]:
+            return there
+        return Lost(there)
+    raise failure or TemporaryError(
+        "cannot append record", where=f"{store.url}/{key}", why="it neither exists nor can be created", hint="try again"
+    )
+
+
+def put_hint(store: WritableStore, record: Record) -> None:
+    """Leave the hint where the log ends. A credential that may not overwrite cannot; nothing depends on it."""
+    try:
+        store.put_hint(LATEST_KEY, json.dumps({"number": record.number, "blake3": record.digest.hex()}).encode())
+    except MirrorError:
+        return
+
+
+class Dooms:
+    """Which object names prune records have named, up to a head. Kept in the local state; extended record by record."""
+
+    def __init__(self, store: ReadableStore, state: State) -> None:
+        self._store, self._state = store, state
+
+    def learn(self, head: Record | None) -> None:
+        """Take in every prune record up to `head` that is not known yet."""
+        known_no, _, known_digest = self._state.fact("doomed-up-to").partition(" ")
+        number = head.epoch if head else 0
+        fresh: list[Record] = []
+        while number > int(known_no or 0):
+            record = read_record(self._store, number)
+            fresh.append(record)
+            number = int(record.body["prune"])
+        foreign = number != int(known_no or 0) or (number and read_record(self._store, number).digest.hex() != known_digest)
+        if foreign:  # the target was set back or is another copy: what was remembered is of another history
+            self._state.db.execute("DELETE FROM doom")
+            self._state.remember("doomed-up-to", "")
+            if known_no:
+                self.learn(head)
+                return
+        reader = ManifestReader(self._store, self._state)
+        for record in reversed(fresh):
+            with self._state.together():
+                keys = reader.names(ref_of(record.body["dooms"]))
+                self._state.db.executemany("INSERT OR IGNORE INTO doom VALUES (?, ?)", ((key, record.number) for key in keys))
+                self._state.remember("doomed-up-to", f"{record.number} {record.digest.hex()}")
+
+    def __call__(self, key: str) -> bool:
+        """Whether an object of this name is doomed, there or not."""
+        row = self._state.db.execute("SELECT prune FROM doom WHERE name = ?", (key,)).fetchone()
+        if row is None:
+            return False
+        name = ObjectName.parse(key)
+        return name is None or row[0] > name.epoch

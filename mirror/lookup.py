@@ -1,0 +1,162 @@
+"""Where chunks are: the target's index fragments merged into the local state, asked in bulk, and what prune records doomed.
+
+A row is valid only while its fragment is listed by the target and neither the fragment nor its pack is doomed (DESIGN section 4,
+Epochs); `refresh` makes that so from a fresh listing before anything is asked. Readers ask `places`, writers `claim` as well: a
+claim keeps one run from storing a chunk twice.
+
+Everything that a writer reuses through a fragment is noted (`used`), so that after a lost race it can be checked against
+the dooms of the records in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from mirror.chunking import ChunkId
+from mirror.envelope import FRAGMENT, OBJECT_MAX, unseal
+from mirror.errors import NotFound
+from mirror.index import Fragment, decode_fragment
+from mirror.keys import INDEX, ObjectName
+from mirror.pack import Slot
+from mirror.state import State
+from mirror.store import ReadableStore
+
+_ASK = 500  # ids a query; sqlite's default limit is 999 parameters
+
+
+class Location(NamedTuple):
+    """Where a chunk is: pack (its key), block's place in the pack, offset and length in the block's plain bytes."""
+
+    pack: str
+    slot: Slot
+    offset: int
+    length: int
+
+
+class ChunkIndex:
+    """The merged index of one target within one run. Not shared between threads or processes."""
+
+    def __init__(self, state: State, store: ReadableStore) -> None:
+        self._db = state.db
+        self._state = state
+        self._store = store
+        self._db.execute("CREATE TEMP TABLE claim (id BLOB PRIMARY KEY, batch INTEGER) WITHOUT ROWID")
+        self.used: set[str] = set()  # keys of fragments and packs that this run reused
+        self._known = 0
+        self.damaged: list[tuple[str, Exception]] = []
+
+    def refresh(self, doomed: Callable[[str], bool], on_damage: Callable[[str, Exception], None] | None = None) -> None:
+        """Bring the index to what the target lists now. on_damage: called for each fragment that cannot be read (default: raise).
+
+        A fragment listed but gone when asked for was pruned meanwhile: the caller's head is old, NotFound passes."""
+        listed = {s.key for s in self._store.list(f"{INDEX}/") if ObjectName.parse(s.key) and not doomed(s.key)}
+        have = {name: no for no, name in self._db.execute("SELECT no, name FROM fragment")}
+        with self._state.together():
+            for name in have.keys() - listed:
+                self._drop(have[name])
+        for name in sorted(listed - have.keys()):
+            try:
+                self.add(name, self._fetch(name))
+            except NotFound:
+                raise
+            except Exception as error:  # noqa: BLE001 - handed on, or raised
+                if on_damage is None:
+                    raise
+                on_damage(name, error)
+        gone = [(no,) for no, name in self._db.execute("SELECT no, name FROM pack") if doomed(name)]
+        with self._state.together():
+            self._db.executemany("DELETE FROM chunk WHERE pack = ?", gone)
+            self._db.executemany("DELETE FROM pack WHERE no = ?", gone)
+        self._known = self._db.execute("SELECT EXISTS (SELECT 1 FROM chunk)").fetchone()[0]
+
+    def _fetch(self, name: str) -> Fragment:
+        parsed = ObjectName.parse(name)
+        assert parsed
+        where = f"{self._store.url}/{name}"
+        _, payload = unseal(self._store.get(name, OBJECT_MAX), (FRAGMENT,), parsed.digest, where)
+        return decode_fragment(payload, where)
+
+    def _drop(self, fragment: int) -> None:
+        self._db.execute("DELETE FROM chunk WHERE fragment = ?", (fragment,))
+        self._db.execute("DELETE FROM listed WHERE fragment = ?", (fragment,))
+        self._db.execute("DELETE FROM block WHERE pack NOT IN (SELECT pack FROM listed)")
+        self._db.execute("DELETE FROM pack WHERE no NOT IN (SELECT pack FROM listed)")
+        self._db.execute("DELETE FROM fragment WHERE no = ?", (fragment,))
+
+    def add(self, name: str, fragment: Fragment) -> None:
+        """Take in a fragment that the target has."""
+        with self._state.together():
+            fragment_no = self._db.execute("INSERT INTO fragment (name) VALUES (?)", (name,)).lastrowid
+            numbers = []
+            for pack in fragment.packs:
+                key = pack.name.key()
+                self._db.execute("INSERT OR IGNORE INTO pack (name, size) VALUES (?, ?)", (key, pack.size))
+                no = self._db.execute("SELECT no FROM pack WHERE name = ?", (key,)).fetchone()[0]
+                numbers.append(no)
+                self._db.execute("INSERT OR IGNORE INTO listed VALUES (?, ?)", (no, fragment_no))
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO block VALUES (?, ?, ?, ?, ?)", ((no, at, *slot) for at, slot in enumerate(pack.blocks))
+                )
+            self._db.executemany(
+                "INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?, ?, ?)",
+                ((id_, numbers[p.pack], p.block, p.offset, p.length, fragment_no) for id_, p in fragment),
+            )
+        self._known = 1
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    def _rows(self, ids: Sequence[bytes], columns: str) -> Iterator[tuple[bytes, ...]]:
+        for at in range(0, len(ids), _ASK):
+            some = ids[at : at + _ASK]
+            marks = ",".join("?" * len(some))
+            yield from self._db.execute(f"SELECT {columns} WHERE chunk.id IN ({marks})", some)
+
+    def missing(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of the ids that no valid place is known for."""
+        wanted = set(ids)
+        if not self._known:
+            return wanted
+        return wanted - {row[0] for row in self._rows(list(wanted), "id FROM chunk")}
+
+    def places(self, ids: Iterable[bytes]) -> dict[ChunkId, Location]:
+        """A valid place of each id that has one."""
+        columns = (
+            "chunk.id, pack.name, block.offset, block.stored, block.plain, chunk.offset, chunk.length FROM chunk "
+            "JOIN pack ON pack.no = chunk.pack JOIN block ON block.pack = chunk.pack AND block.no = chunk.block"
+        )
+        found: dict[ChunkId, Location] = {}
+        for id_, name, at, stored, plain, offset, length in self._rows(list(set(ids)), columns):
+            found[ChunkId(id_)] = Location(name, Slot(at, stored, plain), offset, length)  # type: ignore[arg-type]
+        return found
+
+    def claim(self, ids: Sequence[bytes], batch: int) -> bytes:
+        """One byte an id: 1 when batch `batch` is to store it, 0 when it is in the target or another batch stores it.
+
+        A batch that is run again gets its own claims again."""
+        wanted = list(dict.fromkeys(ids))
+        known: set[bytes] = set()
+        if self._known:
+            columns = "chunk.id, pack.name, fragment.name FROM chunk JOIN pack ON pack.no = chunk.pack JOIN fragment ON fragment.no = chunk.fragment"
+            for id_, pack, fragment in self._rows(wanted, columns):
+                known.add(id_)
+                self.used.update((pack, fragment))  # type: ignore[arg-type]
+        fresh = [id_ for id_ in wanted if id_ not in known]
+        for at in range(0, len(fresh), _ASK):
+            some = fresh[at : at + _ASK]
+            marks = ",".join("?" * len(some))
+            known.update(
+                row[0] for row in self._db.execute(f"SELECT id FROM claim WHERE id IN ({marks}) AND batch <> ?", (*some, batch))
+            )
+        self._db.executemany("INSERT OR IGNORE INTO claim VALUES (?, ?)", ((id_, batch) for id_ in fresh if id_ not in known))
+        answer = bytearray(len(ids))
+        for at, id_ in enumerate(ids):
+            if id_ not in known:
+                answer[at] = 1
+                known.add(id_)
+        return bytes(answer)
+
+    def drop_claims(self) -> None:
+        """Forget all claims: a new attempt begins."""
+        self._db.execute("DELETE FROM claim")
+        self.used.clear()

@@ -1,0 +1,208 @@
+"""Manifest objects in and out of a store: trees of segments, chunk lists, change lists, lists of names.
+
+Reading goes through the local state (an object's content may be remembered, its bytes are hashed again on every use), then the
+store; whatever comes in has been checked by `envelope.unseal`. Writing creates objects under the epoch of the run; an object that the
+parent snapshot already has is named again instead of written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mirror.chunking import ChunkId
+from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, OBJECT_MAX, SEGMENT, Kind, digest_of, seal, unseal
+from mirror.errors import DamageError, MirrorError
+from mirror.keys import MANIFEST, ObjectName, show
+from mirror.manifest import (
+    INLINE_CHUNKS,
+    ChangeLine,
+    Entry,
+    Piece,
+    Ref,
+    WithContent,
+    cut_ids,
+    cut_refs,
+    decode_changes,
+    decode_names,
+    decode_node,
+    decode_segment,
+    encode_changes,
+    encode_names,
+    split_ids,
+)
+from mirror.state import State
+from mirror.store import ReadableStore, WritableStore
+
+_LEAF_LINES = 4096  # lines of one leaf of a change list or list of names
+
+
+class ManifestReader:
+    """Reads manifests of one target. `remember` keeps what was fetched in the local state (segments of the newest snapshot)."""
+
+    def __init__(self, store: ReadableStore, state: State | None, *, remember: bool = False) -> None:
+        self._store, self._state, self._remember = store, state, remember and state is not None
+
+    def object(self, name: ObjectName, kinds: tuple[Kind, ...]) -> tuple[Kind, bytes]:
+        """(kind, payload) of an object. NotFound; DamageError."""
+        if self._state is not None:
+            known = self._state.payload(name.digest)
+            if known and known[0] in kinds:
+                return known
+        key = name.key()
+        kind, payload = unseal(self._store.get(key, OBJECT_MAX), kinds, name.digest, f"{self._store.url}/{key}")
+        if self._remember and self._state is not None:
+            self._state.keep_payloads([(name.digest, kind, payload)])
+        return kind, payload
+
+    def leaves(self, root: Ref, leaf: Kind) -> Iterator[Ref]:
+        """The refs of the leaves below a root, in order; each node is fetched once and held while its children go by."""
+        kind, payload = self.object(root.name, (NODE, leaf))
+        if kind == leaf:
+            yield root
+            return
+        yield from self._below(payload, root.name, leaf)
+
+    def _below(self, payload: bytes, name: ObjectName, leaf: Kind) -> Iterator[Ref]:
+        level, refs = decode_node(payload, f"{self._store.url}/{name.key()}")
+        for ref in refs:
+            if level == 1:
+                yield ref
+                continue
+            where = f"{self._store.url}/{ref.name.key()}"
+            _, child = self.object(ref.name, (NODE,))
+            if decode_node(child, where)[0] != level - 1:
+                raise DamageError("cannot use the node", where=where, why="its level does not fit the one above it")
+            yield from self._below(child, ref.name, leaf)
+
+    def nodes(self, root: Ref, leaf: Kind) -> Iterator[tuple[Ref, Kind]]:
+        """Every object of a tree, root first: (ref, kind). Leaves are named, not fetched (but for a root that is one)."""
+        kind, payload = self.object(root.name, (NODE, leaf))
+        yield root, kind
+        if kind == NODE:
+            level, refs = decode_node(payload, f"{self._store.url}/{root.name.key()}")
+            for ref in refs:
+                if level == 1:
+                    yield ref, leaf
+                else:
+                    yield from self.nodes(ref, leaf)
+
+    def segment(self, ref: Ref) -> list[Entry]:
+        """The entries of one segment."""
+        _, payload = self.object(ref.name, (SEGMENT,))
+        entries = decode_segment(payload, f"{self._store.url}/{ref.name.key()}")
+        if len(entries) != ref.count or (entries and entries[0].path != ref.first):
+            raise DamageError(
+                "cannot use the segment", where=f"{self._store.url}/{ref.name.key()}", why="it is not what its node says"
+            )
+        return entries
+
+    def entries(self, root: Ref) -> Iterator[Entry]:
+        """All entries of a manifest, in order; one segment in memory."""
+        last = None
+        for ref in self.leaves(root, SEGMENT):
+            entries = self.segment(ref)
+            if last is not None and entries and entries[0].path <= last:
+                raise DamageError(
+                    "cannot use the manifest", where=f"{self._store.url}/{root.name.key()}", why="its segments are out of order"
+                )
+            last = entries[-1].path if entries else last
+            yield from entries
+
+    def chunk_ids(self, entry: WithContent) -> Iterator[ChunkId]:
+        """The ids of an entry's content, in order, whatever their number."""
+        if entry.more is None:
+            yield from split_ids(entry.chunks)
+            return
+        for leaf in self.leaves(entry.more, CHUNKS):
+            _, payload = self.object(leaf.name, (CHUNKS,))
+            if len(payload) % 32:
+                raise DamageError("cannot use the chunk list", where=show(entry.path), why="its length is odd")
+            yield from split_ids(payload)
+
+    def changes(self, root: Ref) -> Iterator[ChangeLine]:
+        """The lines of a change list."""
+        for leaf in self.leaves(root, CHANGES):
+            yield from decode_changes(self.object(leaf.name, (CHANGES,))[1], leaf.name.key())
+
+    def names(self, root: Ref) -> Iterator[str]:
+        """The keys of a list of names."""
+        for leaf in self.leaves(root, NAMES):
+            yield from decode_names(self.object(leaf.name, (NAMES,))[1], leaf.name.key())
+
+
+class ManifestWriter:
+    """Creates manifest objects under one epoch. `known` (digest → epoch) are objects of a live snapshot, named instead of written."""
+
+    def __init__(self, store: WritableStore, epoch: int, known: dict[bytes, int], state: State | None = None) -> None:
+        self._store, self._epoch, self._known, self._state = store, epoch, known, state
+        self.written: list[str] = []
+
+    def put(self, kind: Kind, piece: Piece) -> Ref:
+        """Create one object (or name the known one); its ref."""
+        digest = digest_of(kind, piece.payload)
+        epoch = self._known.get(digest)
+        if epoch is None:
+            epoch = self._epoch
+            name = ObjectName(MANIFEST, digest, epoch)
+            create_named(self._store, name, seal(kind, piece.payload))
+            self._known[digest] = epoch
+            self.written.append(name.key())
+        if self._state is not None:
+            self._state.keep_payloads([(digest, kind, piece.payload)])
+        return Ref(piece.first, digest, epoch, piece.count, piece.plain)
+
+    def tree(self, refs: Iterable[Ref], *, root_is_node: bool) -> Ref:
+        """The root over leaves that `put` returned: nodes, level by level, until one is left. root_is_node: even over a single leaf."""
+        below, level = list(refs), 0
+        while level == 0 and (root_is_node or len(below) != 1) or len(below) > 1:
+            level += 1
+            below = [self.put(NODE, piece) for piece in cut_refs(level, below)]
+            if not below:  # nothing at all: one empty node
+                return self.put(NODE, Piece(_EMPTY_NODE, b"", 0, 0))
+        return below[0]
+
+    def content(self, joined: bytes) -> tuple[bytes, Ref | None]:
+        """(chunks, more) of an entry from its joined ids: inline, or as a list of its own."""
+        if len(joined) <= INLINE_CHUNKS * 32:
+            return joined, None
+        return b"", self.tree((self.put(CHUNKS, piece) for piece in cut_ids(joined)), root_is_node=False)
+
+    def changes(self, lines: Iterable[ChangeLine]) -> Ref:
+        """A change list."""
+        return self.tree(self._leaves(CHANGES, lines, encode_changes), root_is_node=True)
+
+    def names(self, keys: Iterable[str]) -> Ref:
+        """A list of names."""
+        return self.tree(self._leaves(NAMES, keys, encode_names), root_is_node=True)
+
+    def _leaves(self, kind: Kind, lines: Iterable[object], encode: object) -> Iterator[Ref]:
+        held: list[object] = []
+        size = 0
+        for line in lines:
+            held.append(line)
+            size += 16 + (len(line) if isinstance(line, str) else sum(len(part) for part in line))  # type: ignore[attr-defined]
+            if len(held) >= _LEAF_LINES or size >= 1 << 20:
+                yield self.put(kind, Piece(encode(held), b"", len(held), 0))  # type: ignore[operator]
+                held, size = [], 0
+        if held:
+            yield self.put(kind, Piece(encode(held), b"", len(held), 0))  # type: ignore[operator]
+
+
+_EMPTY_NODE = b"\x92\x01\x90"
+
+
+def create_named(store: WritableStore, name: ObjectName, data: bytes | bytearray) -> bool:
+    """Create an object that is named by its content; False when it is there already. An object of that name with another size
+    (a zero-length one bit kopia#1879) is damage: it is never overwritten, so the run must say so."""
+    key = name.key()
+    if store.create(key, data):
+        return True
+    size = store.size(key)
+    if size is None:
+        raise MirrorError(
+            "cannot create the object", where=f"{store.url}/{key}", why="the store says that it exists, then that it does not"
+        )
+    if size != len(data) and name.place == "packs":
+        raise DamageError("cannot use the object", where=f"{store.url}/{key}", why=f"it has {size} bytes, {len(data)} are right",
+                          hint="run `mirror verify`, then move that object away")  # fmt: skip
+    return False

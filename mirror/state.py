@@ -1,0 +1,166 @@
+"""What this host remembers of a target: one sqlite file, disposable. It may say what an object contains, never that it exists.
+
+Tables
+    object      manifest objects by digest (re-hashed when used), so that an unchanged night fetches none
+    validator   for a segment of the last manifest of a source: inode and ctime of each entry, in order
+    found       content records of files that a run read before it was interrupted
+    fragment, pack, block, chunk    the merged index (lookup.py)
+    doom        object keys that prune records named (lookup.py)
+    proven      packs that an unfinished verify has read (verify.py)
+    fact        small values: the last head that was seen, the newest prune record taken in
+
+The file is keyed by the target's uuid (the folder's name). A damaged or foreign file is thrown away: all that is lost is time.
+Where there is no cache folder (HOME unset) the state lives in a temporary file for one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mirror.envelope import Kind, digest_of
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE object (digest BLOB PRIMARY KEY, kind INTEGER, payload BLOB, run INTEGER) WITHOUT ROWID;
+CREATE TABLE validator (source TEXT, segment BLOB, pairs BLOB, device INTEGER, PRIMARY KEY (source, segment)) WITHOUT ROWID;
+CREATE TABLE found (source TEXT, path BLOB, size INTEGER, mtime INTEGER, v1 INTEGER, v2 INTEGER, record BLOB,
+                    PRIMARY KEY (source, path)) WITHOUT ROWID;
+CREATE TABLE fragment (no INTEGER PRIMARY KEY, name TEXT UNIQUE);
+CREATE TABLE pack (no INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER);
+CREATE TABLE listed (pack INTEGER, fragment INTEGER, PRIMARY KEY (pack, fragment)) WITHOUT ROWID;
+CREATE TABLE block (pack INTEGER, no INTEGER, offset INTEGER, stored INTEGER, plain INTEGER, PRIMARY KEY (pack, no)) WITHOUT ROWID;
+CREATE TABLE chunk (id BLOB, pack INTEGER, block INTEGER, offset INTEGER, length INTEGER, fragment INTEGER,
+                    PRIMARY KEY (id, pack, fragment)) WITHOUT ROWID;
+CREATE TABLE doom (name TEXT PRIMARY KEY, prune INTEGER) WITHOUT ROWID;
+CREATE TABLE proven (pack TEXT PRIMARY KEY, verdict TEXT) WITHOUT ROWID;
+"""
+_PAIR = struct.Struct("<qq")
+
+
+class State:
+    """An open state file. One thread, one process; a second process is kept away by the target's lock."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """folder: this target's cache folder, made when missing; None for a state that lasts one run."""
+        self.lasting = folder is not None
+        self._held = None if folder else tempfile.TemporaryDirectory(prefix="mirror-state-")
+        self.folder = folder or Path(self._held.name if self._held else "")
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.db = self._open(self.folder / "state.sqlite")
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        for attempt in (1, 2):
+            db = sqlite3.connect(path, isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=OFF")  # losing the newest writes to a power cut costs time, nothing else
+                db.execute("PRAGMA cache_size=-16384")
+                if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
+                    db.execute("SELECT count(*) FROM fact").fetchone()
+                    return db
+                if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                    db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+                    return db
+            except sqlite3.DatabaseError:
+                if attempt == 2:
+                    raise
+            db.close()
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        raise sqlite3.DatabaseError(f"{path} cannot be made")
+
+    def close(self) -> None:
+        """Close the file; a temporary one is gone with it."""
+        self.db.close()
+        if self._held:
+            self._held.cleanup()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Writes inside happen together or, when an exception passes, not at all."""
+        self.db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> str:
+        """A remembered value, empty when there is none."""
+        row = self.db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else ""
+
+    def remember(self, name: str, value: str) -> None:
+        """Remember a value under a name."""
+        self.db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    # -- manifest objects ----------------------------------------------------------------------------------------
+
+    def payload(self, digest: bytes) -> tuple[Kind, bytes] | None:
+        """A manifest object's kind and payload if its bytes still are what the digest says."""
+        row = self.db.execute("SELECT kind, payload FROM object WHERE digest = ?", (digest,)).fetchone()
+        if row and digest_of(row[0], row[1]) == digest:
+            return Kind(row[0]), row[1]
+        return None
+
+    def keep_payloads(self, rows: Iterable[tuple[bytes, Kind, bytes]]) -> None:
+        """Remember manifest objects (digest, kind, payload)."""
+        self.db.executemany("INSERT OR IGNORE INTO object VALUES (?, ?, ?, 0)", rows)
+
+    def keep_only(self, digests: Iterable[bytes]) -> None:
+        """Forget all manifest objects, and all validators of segments, but these."""
+        with self.together():
+            self.db.execute("CREATE TEMP TABLE keep (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+            self.db.executemany("INSERT OR IGNORE INTO keep VALUES (?)", ((digest,) for digest in digests))
+            self.db.execute("DELETE FROM object WHERE digest NOT IN keep")
+            self.db.execute("DELETE FROM validator WHERE segment NOT IN keep")
+            self.db.execute("DROP TABLE keep")
+
+    # -- validators ----------------------------------------------------------------------------------------------
+
+    def validators(self, source: str, segment: bytes, count: int) -> list[tuple[int, int]] | None:
+        """(inode, ctime) of each entry of a segment at the last scan of `source`; None when nothing fitting is known."""
+        row = self.db.execute("SELECT pairs FROM validator WHERE source = ? AND segment = ?", (source, segment)).fetchone()
+        if row is None or len(row[0]) != count * _PAIR.size:
+            return None
+        return list(_PAIR.iter_unpack(row[0]))
+
+    def keep_validators(self, source: str, segment: bytes, pairs: Iterable[tuple[int, int]]) -> None:
+        """Remember (inode, ctime) of each entry of a segment; (0, 0) means: look at the content next time."""
+        blob = b"".join(_PAIR.pack(*pair) for pair in pairs)
+        self.db.execute("INSERT OR REPLACE INTO validator VALUES (?, ?, ?, 0)", (source, segment, blob))
+
+    # -- files found by an unfinished run ------------------------------------------------------------------------
+
+    def keep_found(self, source: str, rows: Iterable[tuple[bytes, int, int, int, int, bytes]]) -> None:
+        """Remember content records (path, size, mtime, validator, record) whose chunks an index fragment lists by now."""
+        self.db.executemany(
+            "INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((source, path, size, mtime, v1, v2, record) for path, size, mtime, v1, v2, record in rows),
+        )
+
+    def found(self, source: str, path: bytes, size: int, mtime: int, validator: tuple[int, int]) -> bytes | None:
+        """The content record of a file that is still as it was when an unfinished run read it."""
+        row = self.db.execute(
+            "SELECT record FROM found WHERE source = ? AND path = ? AND size = ? AND mtime = ? AND v1 = ? AND v2 = ?",
+            (source, path, size, mtime, *validator),
+        ).fetchone()
+        return row[0] if row else None
+
+    def has_found(self, source: str) -> bool:
+        """Whether an unfinished run left anything for this source."""
+        return self.db.execute("SELECT 1 FROM found WHERE source = ? LIMIT 1", (source,)).fetchone() is not None
+
+    def forget_found(self, source: str) -> None:
+        """A run for this source is finished: nothing needs to be resumed."""
+        self.db.execute("DELETE FROM found WHERE source = ?", (source,))

@@ -1,0 +1,270 @@
+"""Targets: what a mirror lives in. From a URL to an open store with its `mirror.json`, its local state and its lock.
+
+Owns `mirror.json`, the rules for making and recognising a target (DESIGN section 7), and what this host knows of targets by URL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import uuid as uuids
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from mirror.chunking import AVERAGES, LIMITS
+from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
+from mirror.errors import DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
+from mirror.keys import LOG_PREFIX, MIRROR_KEY, is_site_name
+from mirror.state import State
+from mirror.store import MaintainedStore, StoreSpec
+from mirror.store.open import open_store
+from mirror.store.wrap import CountingStore
+
+PACKED, TREE = "packed", "tree"
+_OWN = ("log", "packs", "index", "manifests", "mirror.json", "latest.json")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """How to reach a target: its store, and the cache folder of this host (None: keep nothing)."""
+
+    store: StoreSpec
+    cache: Path | None = None
+
+
+@dataclass
+class Target:
+    """An open target. Close it (or use it as a context manager): that gives the lock and the state back."""
+
+    spec: TargetSpec
+    store: CountingStore
+    info: dict[str, Any]
+    state: State
+    _exit: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    @property
+    def uuid(self) -> str:
+        return str(self.info["uuid"])
+
+    @property
+    def site(self) -> str:
+        return str(self.info["site"])
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a verb may do about a target that is not there. layout "": it may not be made. adopt: take over a place that holds other
+    things; new_target: make it although this host knew one here."""
+
+    layout: str = ""
+    site: str = ""
+    adopt: bool = False
+    new_target: bool = False
+
+
+def is_folder_url(url: str) -> bool:
+    """Whether a URL means a local folder."""
+    return "://" not in url or url.startswith("file://")
+
+
+def folder_of(url: str) -> Path:
+    """The absolute path behind a folder's URL."""
+    return Path(os.path.abspath(url.removeprefix("file://")))
+
+
+def open_target(
+    spec: TargetSpec, *, lock: bool = False, wait: bool = False, making: Making | None = None, dry_run: bool = False
+) -> Target:
+    """Open the target, making it first when `making` allows that.
+
+    lock: keep other runs of this host out (InTheWayError, or wait). TargetMissingError when there is none, UsageError when it may not be
+    made or is another site's, DamageError when `mirror.json` is spoilt.
+    """
+    inner = open_store(spec.store)
+    store = CountingStore(inner)
+    info = read_info(store)
+    site = making.site if making else ""
+    if info is None:
+        info = _make(spec, store, making, dry_run)
+    elif site and site != info["site"]:
+        raise UsageError("cannot use the target", where=store.url, why=f"it holds the site {info['site']!r}, not {site!r}",
+                         hint="give each site a target of its own, or leave out --site")  # fmt: skip
+    with ExitStack() as stack:
+        folder = spec.cache / str(info["uuid"]) if spec.cache else None
+        if lock and not dry_run:
+            _lock(stack, spec, folder, store.url, wait)
+        state = stack.enter_context(_Closing(State(folder)))
+        if spec.cache and not dry_run:
+            _remember_url(spec.cache, store.url, str(info["uuid"]))
+        return Target(spec, store, info, state.state, stack.pop_all())
+
+
+class _Closing:
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __enter__(self) -> _Closing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.state.close()
+
+
+def read_info(store: MaintainedStore) -> dict[str, Any] | None:
+    """`mirror.json`, or None where there is none. A spoilt one is damage, not "no mirror"."""
+    where = f"{store.url}/{MIRROR_KEY}"
+    try:
+        data = store.get(MIRROR_KEY, 1 << 20)
+    except NotFound:
+        return None
+    info = unsealed_json(data, where)
+    check_format(info, where)
+    if not {"uuid", "layout", "site", "ids"} <= info.keys():
+        raise DamageError("cannot use", where=where, why="a member is missing")
+    if info["ids"] != "blake3" or info["layout"] not in (PACKED, TREE):
+        raise UsageError("cannot use the target", where=store.url, why=f"its layout {info['layout']!r} with ids {info['ids']!r} is not known here",
+                         hint="use a newer mirror", kind="newer-format")  # fmt: skip
+    return info
+
+
+def new_info(layout: str, site: str) -> dict[str, Any]:
+    """The members of a new `mirror.json`."""
+    return {
+        "format": 1,
+        "uuid": uuids.uuid4().hex,
+        "layout": layout,
+        "site": site,
+        "ids": "blake3",
+        "chunking": {"kind": "fastcdc-2020", "normalization": 1, "seed": 0, "averages": list(AVERAGES), "limits": list(LIMITS)},
+        "features": {"read": [], "write": [], "prune": []},
+        "created": write_time(datetime.now(UTC)),
+    }
+
+
+def _make(spec: TargetSpec, store: MaintainedStore, making: Making | None, dry_run: bool) -> dict[str, Any]:
+    url = store.url
+    known = _known_uuid(spec.cache, url)
+    if known and not (making and making.new_target):
+        raise TargetMissingError("cannot find the target", where=url, why="this host has mirrored into it, and its mirror.json is gone",
+                                 hint="is it mounted? to begin a new one there say --new-target")  # fmt: skip
+    if making is None or not making.layout:
+        if making is None:
+            raise TargetMissingError("cannot find a mirror at", where=url, why="there is no mirror.json",
+                                     hint="check the path, or make one with `mirror init`")  # fmt: skip
+        raise UsageError("cannot make the target", where=url, why="a new target needs a layout",
+                         hint="say --layout packed")  # fmt: skip
+    if making.layout != PACKED:
+        raise UsageError(
+            "cannot make the target", where=url, why=f"layout {making.layout!r} does not exist yet", hint="say --layout packed"
+        )
+    if making.site and not is_site_name(making.site):
+        raise UsageError("cannot make the target", where=url, why=f"{making.site!r} is no site name",
+                         hint="lower-case letters, digits, dots and hyphens")  # fmt: skip
+    others = _other_things(store)
+    if any(key.startswith(LOG_PREFIX) for key in others):
+        raise DamageError("cannot use the target", where=url, why="it has a log but no mirror.json",
+                          hint="bring mirror.json back from a copy of this target")  # fmt: skip
+    if others and not making.adopt:
+        raise UsageError("cannot make the target", where=url, why=f"it holds other things ({', '.join(others[:3])})",
+                         hint="name an empty place, or say --adopt to put the mirror beside them")  # fmt: skip
+    info = new_info(making.layout, making.site or "site")
+    if dry_run:
+        return info
+    store.create(MIRROR_KEY, sealed_json(info))
+    made = read_info(store)  # two runs may have made it at once: what is there counts
+    if made is None:
+        raise MirrorError("cannot make the target", where=url, why="mirror.json was written and is not there")
+    return made
+
+
+def _other_things(store: MaintainedStore) -> list[str]:
+    found = []
+    if is_folder_url(store.url):
+        folder = folder_of(store.url)
+        try:
+            found = sorted(
+                f"{n}/" if n in _OWN and n != MIRROR_KEY else n for n in os.listdir(folder) if not n.startswith(".mirror-tmp-")
+            )
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            raise UsageError("cannot make the target", where=store.url, why="it is not a folder") from error
+        return [n for n in found if n != "lost+found"]
+    for stat in store.list(""):
+        found.append(stat.key)
+        if len(found) >= 10:
+            break
+    return found
+
+
+# -- what this host knows of targets by URL ---------------------------------------------------------------------------
+
+
+def _url_file(cache: Path, url: str) -> Path:
+    return cache / "urls" / f"{blake3(url.encode()).hexdigest(16)}.json"
+
+
+def _known_uuid(cache: Path | None, url: str) -> str:
+    if cache is None:
+        return ""
+    try:
+        return str(json.loads(_url_file(cache, url).read_text())["uuid"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _remember_url(cache: Path, url: str, uuid: str) -> None:
+    if _known_uuid(cache, url) == uuid:
+        return
+    path = _url_file(cache, url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps({"url": url, "uuid": uuid}))
+    temporary.replace(path)
+
+
+# -- one run at a time on this host -----------------------------------------------------------------------------------
+
+
+def _lock(stack: ExitStack, spec: TargetSpec, folder: Path | None, url: str, wait: bool) -> None:
+    """flock the target's folder itself when it is local, else (or also) a file in the cache: gone with the process, so never stale."""
+    held = []
+    if is_folder_url(url):
+        held.append((folder_of(url), os.O_RDONLY | os.O_DIRECTORY))
+    elif folder is not None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        held.append((folder / "lock", os.O_RDWR | os.O_CREAT))
+    for path, flags in held:
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, descriptor)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not wait:
+                    raise InTheWayError("cannot start", where=url, why="another run on this host is using the target",
+                                        hint="wait for it, or say --wait") from None  # fmt: skip
+                time.sleep(0.2)
+
+
+def with_url(spec: TargetSpec, url: str) -> TargetSpec:
+    """The same settings for another URL."""
+    return replace(spec, store=replace(spec.store, url=url))
