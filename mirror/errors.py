@@ -10,6 +10,7 @@
     ├─ TransferLimitError                   8   --max-transfer reached; progress is kept
     ├─ DurationLimitError                  10   --max-duration reached; progress is kept
     ├─ InTheWayError                       11   another run or a hold is in the way: wait, or release
+    ├─ ItemError                           23   --on-error stop: look at the path that it names
     ├─ DeletionGuardError                  25   too much would go: look, then accept once
     └─ InterruptedRunError                130   stopped by a signal; progress is kept
 
@@ -101,6 +102,11 @@ class DurationLimitError(MirrorError):
 class InTheWayError(MirrorError):
     kind = "in-the-way"
     exit_code = 11
+
+
+class ItemError(MirrorError):
+    kind = "item"
+    exit_code = 23
 
 
 class DeletionGuardError(MirrorError):

@@ -130,17 +130,25 @@ class ChunkIndex:
             found[ChunkId(id_)] = Location(name, Slot(at, stored, plain), offset, length)  # type: ignore[arg-type]
         return found
 
+    def reuse(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Those of the ids that the target has; noted as used."""
+        known: set[bytes] = set()
+        if self._known:
+            columns = (
+                "chunk.id, pack.name, fragment.name FROM chunk "
+                "JOIN pack ON pack.no = chunk.pack JOIN fragment ON fragment.no = chunk.fragment"
+            )
+            for id_, pack, fragment in self._rows(ids, columns):
+                known.add(id_)
+                self.used.update((pack, fragment))  # type: ignore[arg-type]
+        return known
+
     def claim(self, ids: Sequence[bytes], batch: int) -> bytes:
         """One byte an id: 1 when batch `batch` is to store it, 0 when it is in the target or another batch stores it.
 
         A batch that is run again gets its own claims again."""
         wanted = list(dict.fromkeys(ids))
-        known: set[bytes] = set()
-        if self._known:
-            columns = "chunk.id, pack.name, fragment.name FROM chunk JOIN pack ON pack.no = chunk.pack JOIN fragment ON fragment.no = chunk.fragment"
-            for id_, pack, fragment in self._rows(wanted, columns):
-                known.add(id_)
-                self.used.update((pack, fragment))  # type: ignore[arg-type]
+        known = self.reuse(wanted)
         fresh = [id_ for id_ in wanted if id_ not in known]
         for at in range(0, len(fresh), _ASK):
             some = fresh[at : at + _ASK]

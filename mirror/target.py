@@ -47,6 +47,7 @@ class Target:
     store: CountingStore
     info: dict[str, Any]
     state: State
+    new: bool = False  # not there before this run (and still not there in a dry run)
     _exit: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -101,6 +102,7 @@ def open_target(
     store = CountingStore(inner)
     info = read_info(store)
     site = making.site if making else ""
+    new = info is None
     if info is None:
         info = _make(spec, store, making, dry_run)
     elif site and site != info["site"]:
@@ -110,10 +112,10 @@ def open_target(
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
             _lock(stack, spec, folder, store.url, wait)
-        state = stack.enter_context(_Closing(State(folder)))
+        state = stack.enter_context(_Closing(State(folder if folder and (folder.exists() or not dry_run) else None)))
         if spec.cache and not dry_run:
             _remember_url(spec.cache, store.url, str(info["uuid"]))
-        return Target(spec, store, info, state.state, stack.pop_all())
+        return Target(spec, store, info, state.state, new, stack.pop_all())
 
 
 class _Closing:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from mirror.site.filters import Matcher
 
 FILE, FOLDER, SYMLINK = "file", "folder", "symlink"
 
@@ -92,9 +95,10 @@ class Site(Protocol):
         """Where it is: `host`, `path` or `url`; goes into log records and is compared with the parent's."""
         ...
 
-    def scan(self) -> Iterator[Seen]:
+    def scan(self, matcher: Matcher | None = None) -> Iterator[Seen]:
         """Everything there, in strictly ascending order of path, filters applied; the root folder (empty path) first where the site
-        has folders. Bounded memory. SourceError when the root itself is missing, no folder, or unreadable."""
+        has folders. Bounded memory. matcher: made of this site's filter, by a caller that wants its counts. SourceError when
+        the root itself is missing, no folder, or unreadable."""
         ...
 
     def open(self, path: bytes) -> Content:

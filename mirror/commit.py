@@ -1,0 +1,198 @@
+"""From a plan and its results to a snapshot: the new manifest's objects, its change list, and the record at the log.
+
+Owns the write order (segments, nodes, change list, then the record that names them) and what a run does that lost the race
+at the log. Before the record exists nothing has happened; after it, all that it names is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror import log
+from mirror.envelope import SEGMENT
+from mirror.errors import InTheWayError
+from mirror.manifest import Entry, File, Page, Ref, cut_entries
+from mirror.moves import Moves, row_spool
+from mirror.plan import DELETED, MOVED, NEW, Drop, Fetch, Put
+from mirror.snapshot import ManifestReader, ManifestWriter, list_content
+from mirror.spool import Sorter
+from mirror.state import State
+from mirror.store import WritableStore
+from mirror.survey import Survey
+from mirror.transfer.merge import Merged, Merger
+from mirror.transfer.send import decode_fetched
+
+_MOST_PROBLEMS = 100  # of a run are kept in its record
+
+
+@dataclass
+class Outcome:
+    """A manifest that is written but not yet named by the log. rows: what changed; close them."""
+
+    root: Ref
+    changed: bool
+    totals: dict[str, int]
+    changes: Ref | None
+    lines: Any = None
+
+
+@dataclass
+class Committer:
+    """Writes the manifest of one attempt. known: objects of the parent, by digest."""
+
+    store: WritableStore
+    state: State
+    reader: ManifestReader
+    parent: log.Record | None
+    epoch: int
+    source: str
+    on_problem: Callable[[Any], None]
+    on_line: Callable[[Any, int], None]
+    written: list[str] = field(default_factory=list)
+
+    def write(self, survey: Survey, results: Sorter) -> Outcome:
+        """Merge and write. The returned manifest is the parent's where nothing changed after all."""
+        known = {ref.digest: ref.epoch for ref, _ in self.reader.nodes(self.parent.manifest, SEGMENT)} if self.parent else {}
+        writer = ManifestWriter(self.store, self.epoch, known, self.state)
+        self.written = writer.written
+        with row_spool() as rows:
+            merger = Merger(writer.content, self._same_list, self.on_problem, rows.append, survey.incomplete, in_the_way(survey))
+            entries = merger.run(
+                self.reader.entries(self.parent.manifest) if self.parent else (),
+                survey.validators,
+                survey.plan,
+                (decode_fetched(data) for _, data in results),
+            )
+            with self.state.together():
+                root = self._segments(writer, entries)
+            moves = Moves(self.state)
+            try:
+                counts = dict(merger.counts)
+                counts[MOVED] = moves.pair(rows)
+                counts[NEW] -= counts[MOVED]
+                counts[DELETED] -= counts[MOVED]
+                changes = None
+                if merger.changed_something and self.parent is not None:
+                    changes = writer.changes(self._lines(moves.lines(rows)))
+                elif merger.changed_something:
+                    for line, size in moves.lines(rows):
+                        self.on_line(line, size)
+            finally:
+                moves.close()
+        return Outcome(root, merger.changed_something, counts, changes)
+
+    def _lines(self, lines: Iterable[tuple[Any, int]]) -> Iterator[Any]:
+        for line, size in lines:
+            self.on_line(line, size)
+            yield line
+
+    def _same_list(self, before: File | Page, joined: bytes) -> bool:
+        _, more = list_content(joined)
+        return before.more is not None and more is not None and before.more.digest == more.digest
+
+    def _segments(self, writer: ManifestWriter, merged: Iterator[Merged]) -> Ref:
+        pairs: list[tuple[int, int]] = []
+
+        def entries() -> Iterator[Entry]:
+            for entry, pair in merged:
+                pairs.append(pair)
+                yield entry
+
+        refs = []
+        for piece in cut_entries(entries()):
+            ref = writer.put(SEGMENT, piece)
+            # cut_entries has taken just the entries of this segment: their validators, and no others, are in `pairs`.
+            self.state.keep_validators(self.source, ref.digest, pairs)
+            pairs.clear()
+            refs.append(ref)
+        return writer.tree(refs, root_is_node=True)
+
+
+def keep_validators(reader: ManifestReader, state: State, root: Ref, source: str, survey: Survey) -> None:
+    """After a run that changed nothing: remember how each entry was found, where that is news."""
+    if not survey.validators_moved:
+        return
+    pairs = iter(survey.validators)
+    with state.together():
+        for ref in reader.leaves(root, SEGMENT):
+            state.keep_validators(source, ref.digest, [next(pairs) for _ in range(ref.count)])
+
+
+def in_the_way(survey: Survey) -> Callable[[bytes], bool]:
+    """When nothing may be deleted: whether a path that is gone must go all the same, as a file is a folder now or the reverse."""
+    if not survey.incomplete:
+        return lambda path: False
+    folders: set[bytes] = set()
+    others: set[bytes] = set()
+    for item in survey.plan:
+        if type(item) is Drop:
+            continue
+        path = item.entry.path
+        if type(item) is Fetch and item.before is None or type(item) is Put and item.symbol == NEW:
+            (folders if path.endswith(b"/") else others).add(path.rstrip(b"/"))
+
+    def blocked(path: bytes) -> bool:
+        if not path.endswith(b"/") and path in folders:
+            return True
+        while b"/" in path:
+            path = path[: path.rindex(b"/")]
+            if path in others:
+                return True
+        return False
+
+    return blocked
+
+
+@dataclass
+class Ground:
+    """What an attempt stands on, to be looked at again after a lost race. used: names that it reuses; written: that it wrote."""
+
+    base: log.Record | None
+    parent: log.Record | None
+    used: set[str]
+    written: set[str]
+    source: dict[str, str]
+
+
+def append_snapshot(
+    store: WritableStore, dooms: log.Dooms, ground: Ground, draft: Callable[[log.Record | None], dict[str, Any]]
+) -> log.Record | None:
+    """Append the snapshot, again and again where losing the race did no harm; None when the attempt must be made anew.
+
+    After a lost race *every* record since is read. The ground has moved when a prune doomed something used or written, or when the parent
+    is no longer live (its unchanged entries are reused without naming places; while it lives no prune can have doomed what it needs).
+    InTheWayError when another source was mirrored into this target meanwhile.
+    """
+    base = ground.base
+    while True:
+        result = log.append(store, draft(base))
+        if isinstance(result, log.Record):
+            return result
+        head = log.read_head(store, result.winner.number)
+        assert head is not None
+        moved = False
+        for record in log.records_back(store, head, (base.number if base else 0) + 1):
+            if record.kind == log.SNAPSHOT:
+                if record.body.get("source") != ground.source:
+                    raise InTheWayError("cannot append the snapshot", where=store.url,
+                                        why=f"another source ({_place(record)}) was mirrored into this target meanwhile, as snapshot {record.number}",
+                                        hint="one target holds one site: stop one of the two")  # fmt: skip
+                moved = True
+        dooms.learn(head)
+        if ground.parent is not None and ground.parent.number not in head.live:
+            moved = True
+        if moved or any(dooms(name) for name in ground.used) or any(dooms(name) for name in ground.written):
+            return None
+        base = head
+
+
+def _place(record: log.Record) -> str:
+    source = record.body.get("source", {})
+    return " ".join(str(source[key]) for key in ("host", "path", "url") if key in source)
+
+
+def problem_lines(problems: list[Any]) -> list[dict[str, str]]:
+    """The first problems of a run as its record keeps them."""
+    return [{"path": p.path, "kind": p.kind, "why": p.why} for p in problems[:_MOST_PROBLEMS]]

@@ -1,0 +1,187 @@
+"""A site against the parent's manifest: two sorted streams merged into a plan. One pass, bounded memory.
+
+Owns the question "may this file's content have changed?" and what a filter protects. A file is the same when its size and mtime are the
+parent's and, where the last scan of this host is remembered, its inode and ctime as well (npm gives every file one mtime; ctime still
+tells). An unproven one (read within 2 s of its last change) is remembered as (0, 0) and looked at again.
+
+Reads nothing but the two streams; says its problems to a callback. An incomplete scan is the caller's to judge: `Comparison.incomplete`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mirror.chunking import chunk_class
+from mirror.events import Problem
+from mirror.keys import show
+from mirror.manifest import Entry, File, Folder, Page, Symlink
+from mirror.plan import CHANGED, DESCRIBED, NEW, Counts, Drop, Fetch, Item, Put
+from mirror.site import FILE, FOLDER, SYMLINK, Excluded, Found, Seen, Unread
+
+Known = tuple[Entry, tuple[int, int] | None]  # a parent's entry and its validator at the last scan; None: not remembered
+UNPROVEN = (0, 0)
+
+
+@dataclass
+class Comparison:
+    """How a scan is compared, and what came out beside the plan.
+
+    checksum: look at every content. ignore_inode: ctime alone (file systems that number files anew at each mount). protects: whether
+    the filters exclude a path that the source no longer has. on_validator: gets each surviving parent entry's validator, in order.
+    """
+
+    protects: Callable[[bytes], bool] | None = None
+    checksum: bool = False
+    ignore_inode: bool = False
+    delete_excluded: bool = False
+    on_problem: Callable[[Problem], None] = lambda problem: None
+    on_validator: Callable[[tuple[int, int]], None] = lambda validator: None
+    counts: Counts = field(default_factory=Counts)
+    incomplete: bool = False
+    validators_moved: bool = False
+    found_any: bool = False
+    _shield: bytes = b""  # everything below this excluded or unread folder keeps its parent's entries
+
+    def run(self, seen: Iterable[Seen], known: Iterable[Known]) -> Iterator[Item]:
+        """The plan, in order of path."""
+        parent = iter(known)
+        ahead = next(parent, None)
+        for here in seen:
+            path = here.path
+            while ahead is not None and ahead[0].path < path:
+                yield from self._gone(ahead[0])
+                ahead = next(parent, None)
+            if type(here) is not Found:
+                self._note(here)
+                if ahead is not None and ahead[0].path == path:
+                    yield from self._kept_or_gone(here, ahead[0])
+                    ahead = next(parent, None)
+                continue
+            self.counts.scanned += 1
+            if path:
+                self.found_any = True
+            if ahead is not None and ahead[0].path == path:
+                yield from self._both(here, *ahead)
+                ahead = next(parent, None)
+            else:
+                yield self._new(here)
+        while ahead is not None:
+            yield from self._gone(ahead[0])
+            ahead = next(parent, None)
+
+    # -- one path ------------------------------------------------------------------------------------------------
+
+    def _note(self, here: Excluded | Unread) -> None:
+        if type(here) is Unread:
+            if here.kind == "incomplete":
+                self.incomplete = True
+            self.on_problem(Problem(show(here.path), here.kind, here.why))
+        elif here.path[-1:] == b"/":
+            self._shield = here.path
+
+    def _kept_or_gone(self, here: Excluded | Unread, entry: Entry) -> Iterator[Item]:
+        self.counts.parent += 1
+        leaves = type(here) is Excluded and self.delete_excluded
+        if leaves or (type(here) is Unread and here.kind in ("special", "name")):
+            self.counts.deleted += 1
+            yield Drop(entry, excluded=leaves)
+            return
+        self.counts.protected += type(here) is Excluded
+        self._stays(UNPROVEN)
+
+    def _gone(self, entry: Entry) -> Iterator[Item]:
+        self.counts.parent += 1
+        excluded = bool(self._shield) and entry.path.startswith(self._shield)
+        excluded = excluded or (self.protects is not None and self.protects(entry.path))
+        if excluded and not self.delete_excluded:
+            self.counts.protected += 1
+            self._stays(UNPROVEN)
+            return
+        self.counts.deleted += 1
+        yield Drop(entry, excluded=excluded)
+
+    def _stays(self, validator: tuple[int, int], before: tuple[int, int] | None = None) -> None:
+        if validator != before:
+            self.validators_moved = True
+        self.on_validator(validator)
+
+    def _new(self, here: Found) -> Item:
+        self.counts.added += 1
+        if here.kind != FILE:
+            return Put(NEW, described(here), here.validator)
+        return self._fetch(here, None)
+
+    def _fetch(self, here: Found, before: File | Page | None) -> Fetch:
+        self.counts.fetch_files += 1
+        self.counts.fetch_bytes += here.size
+        class_ = chunk_class(here.size, before.class_ if before else None)
+        return Fetch(described(here, class_=class_), here.validator, before)
+
+    def _both(self, here: Found, entry: Entry, validator: tuple[int, int] | None) -> Iterator[Item]:
+        self.counts.parent += 1
+        if here.kind == FILE and type(entry) is File:
+            if not self._same_content(here, entry, validator):
+                self.counts.changed += 1
+                yield self._fetch(here, entry)
+                return
+            if _same_description(here, entry):
+                self.counts.same += 1
+                self._stays(here.validator, validator)
+                return
+            self.counts.described += 1
+            yield Put(DESCRIBED, described(here, content=entry), here.validator)
+            return
+        fresh = described(here) if here.kind != FILE else None
+        if fresh == entry:
+            self.counts.same += 1
+            self._stays(here.validator, validator)
+        elif fresh is None:
+            self.counts.changed += 1
+            yield self._fetch(here, entry if isinstance(entry, Page) else None)
+        else:
+            symbol = DESCRIBED if type(fresh) is type(entry) and type(fresh) is Folder else CHANGED
+            self.counts.described += symbol == DESCRIBED
+            self.counts.changed += symbol == CHANGED
+            yield Put(symbol, fresh, here.validator)
+
+    def _same_content(self, here: Found, entry: File, validator: tuple[int, int] | None) -> bool:
+        if here.size != entry.size or self.checksum:
+            return False
+        if validator is None:
+            return here.mtime is not None and here.mtime == entry.mtime
+        if validator == UNPROVEN or here.validator == UNPROVEN:
+            return False
+        if here.validator[1] == 0:  # an object: its ETag says it all
+            return here.validator == validator
+        same = here.validator[1] == validator[1] if self.ignore_inode else here.validator == validator
+        return same and here.mtime == entry.mtime
+
+
+def described(here: Found, *, class_: int = 0, content: File | None = None) -> Folder | Symlink | File:
+    """The entry that describes a found path; a file's content is `content`'s, or still to be filled in."""
+    if here.kind == FOLDER:
+        return Folder(here.path, here.mtime, here.mode, here.uid, here.gid, here.user, here.group, _xattrs(here))
+    if here.kind == SYMLINK:
+        return Symlink(here.path, here.target, here.mtime, here.uid, here.gid, here.user, here.group)
+    media, headers = (content.media_type, content.headers) if content else ("", ())
+    known = (content.fingerprint, content.class_, content.chunks, content.more) if content else (b"", class_, b"", None)
+    return File(here.path, here.size, *known, here.mtime, here.mode, here.uid, here.gid, here.user, here.group,
+                here.link, _xattrs(here), media, headers)  # fmt: skip
+
+
+def _xattrs(here: Found) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(sorted(here.xattrs.items())) if here.xattrs else ()
+
+
+def _same_description(here: Found, entry: File) -> bool:
+    return (
+        here.mtime == entry.mtime
+        and here.mode == entry.mode
+        and here.uid == entry.uid
+        and here.gid == entry.gid
+        and here.user == entry.user
+        and here.group == entry.group
+        and here.link == entry.link
+        and _xattrs(here) == entry.xattrs
+    )

@@ -1,0 +1,205 @@
+"""A source looked over against a snapshot: the plan on a spool, the counts, and the guards over it. Writes nothing anywhere.
+
+Used by whatever needs to know what differs: sync (then does it), `sync -n` and `diff SRC TARGET` (show it), `verify --against`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from mirror.errors import DeletionGuardError, NotFound, SourceError, UsageError
+from mirror.events import Problem
+from mirror.keys import parent_of
+from mirror.envelope import SEGMENT
+from mirror.manifest import File, Page, Ref
+from mirror.moves import Moves, Row, content_key, row, row_spool
+from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetch, Item, Put, decode, encode
+from mirror.scan import Comparison, Known
+from mirror.site import Filter, Seen, Site
+from mirror.site.filters import Matcher
+from mirror.snapshot import ManifestReader, list_content
+from mirror.spool import Spool
+from mirror.state import State
+from mirror.target import folder_of, is_folder_url
+from mirror.transfer.up import identify
+
+def pack_pair(pair: tuple[int, int]) -> bytes:
+    """A validator's bytes in a spool."""
+    return pair[0].to_bytes(8, "little", signed=True) + pair[1].to_bytes(8, "little", signed=True)
+
+
+def unpack_pair(data: bytes) -> tuple[int, int]:
+    """The validator behind `pack_pair`'s bytes."""
+    return int.from_bytes(data[:8], "little", signed=True), int.from_bytes(data[8:], "little", signed=True)
+
+
+def source_key(identity: dict[str, str]) -> str:
+    """What the local state files a source under."""
+    return blake3(repr(sorted(identity.items())).encode()).hexdigest(16)
+
+
+def check_ends(source: str, target: str) -> None:
+    """UsageError when source and target are local folders and one is the other or inside it."""
+    if not (is_folder_url(source) and is_folder_url(target)):
+        return
+    a, b = os.path.realpath(folder_of(source)), os.path.realpath(folder_of(target))
+    if a == b:
+        raise UsageError("cannot mirror a folder into itself", where=a, hint="name another target")
+    if b.startswith(a.rstrip("/") + "/"):
+        raise UsageError("cannot mirror", where=a, why=f"the target {b} is inside it", hint="put the target elsewhere")
+    if a.startswith(b.rstrip("/") + "/"):
+        raise UsageError("cannot mirror", where=a, why=f"it is inside the target {b}", hint="put the target elsewhere")
+
+
+@dataclass
+class Survey:
+    """What a scan found against a parent. plan: items in order; validators: one for each parent entry without an item.
+
+    Close it: the spools are on disk. rules: paths left out by each filter rule.
+    """
+
+    plan: Spool[Item]
+    validators: Spool[tuple[int, int]]
+    counts: Counts
+    incomplete: bool
+    validators_moved: bool
+    found_any: bool
+    rules: dict[str, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self.plan.close()
+        self.validators.close()
+
+    def __enter__(self) -> Survey:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class LookOptions:
+    """How contents are judged: checksum: read everything; ignore_inode: ctime alone; delete_excluded: filters unprotect."""
+
+    checksum: bool = False
+    ignore_inode: bool = False
+    delete_excluded: bool = False
+
+
+def known_entries(reader: ManifestReader, root: Ref | None, state: State | None, source: str) -> Iterator[Known]:
+    """A manifest's entries with what the last scan of `source` on this host knew of them."""
+    if root is None:
+        return
+    for ref in reader.leaves(root, SEGMENT):
+        entries = reader.segment(ref)
+        pairs = state.validators(source, ref.digest, len(entries)) if state else None
+        if pairs is None:
+            yield from ((entry, None) for entry in entries)
+        else:
+            yield from zip(entries, pairs, strict=True)
+
+
+def look(
+    site: Site,
+    filter: Filter,
+    known: Iterator[Known],
+    options: LookOptions,
+    on_problem: Callable[[Problem], None],
+    scanned: Callable[[int], None] = lambda count: None,
+) -> Survey:
+    """Scan the site and compare. SourceError when its root cannot be read. scanned: called every 1,000 paths with that number."""
+    matcher, has_rules = Matcher(filter), bool(filter.rules)
+    plan: Spool[Item] = Spool(encode, decode)
+    validators: Spool[tuple[int, int]] = Spool(pack_pair, unpack_pair)
+    comparison = Comparison(
+        protects=matcher.protects if has_rules else None,
+        checksum=options.checksum,
+        ignore_inode=options.ignore_inode,
+        delete_excluded=options.delete_excluded,
+        on_problem=on_problem,
+        on_validator=validators.append,
+    )
+    try:
+        for item in comparison.run(_counted(site.scan(matcher), scanned), known):
+            plan.append(item)
+    except BaseException:
+        plan.close()
+        validators.close()
+        raise
+    return Survey(plan, validators, comparison.counts, comparison.incomplete, comparison.validators_moved,
+                  comparison.found_any, dict(matcher.counts))  # fmt: skip
+
+
+def _counted(seen: Iterator[Seen], scanned: Callable[[int], None]) -> Iterator[Seen]:
+    for count, here in enumerate(seen, 1):
+        if not count % 1000:
+            scanned(1000)
+        yield here
+
+
+def rows(plan: Spool[Item], site: Site | None) -> Iterator[Row]:
+    """The plan's rows. With a site, new files whose size is that of a deleted one are read, so that moves can be told."""
+    sizes = set()
+    if site is not None:
+        for item in plan:
+            if type(item) is Drop and isinstance(item.entry, File | Page) and item.entry.size and len(sizes) < 1_000_000:
+                sizes.add(item.entry.size)
+    for item in plan:
+        if type(item) is Drop:
+            yield row(DELETED, item.entry)
+        elif type(item) is Put:
+            yield row(item.symbol, item.entry)
+        elif type(item) is Fetch:
+            symbol = CHANGED if item.before is not None else NEW
+            content = b""
+            if site is not None and symbol == NEW and item.entry.size in sizes:
+                content = _content(site, item.entry)
+            yield Row(symbol, item.entry.path, item.entry.size, content)
+
+
+def _content(site: Site, entry: File) -> bytes:
+    try:
+        content = site.open(entry.path)
+    except (NotFound, OSError):
+        return b""
+    with content.stream:
+        try:
+            _, _, joined = identify(content, entry.class_, lambda id_, data: None)
+        except OSError:
+            return b""
+    # A long list has an object of its own, and is the same where that object's digest is.
+    return content_key(File(entry.path, entry.size, b"", entry.class_, *list_content(joined)))
+
+
+def moves_of(survey: Survey, site: Site, state: State) -> tuple[Spool[Row], Moves, int]:
+    """(rows, moves, number of moves) of a plan, for a dry run and for the guard; new files of a deleted file's size are read."""
+    spool = row_spool()
+    spool.extend(rows(survey.plan, site))
+    moves = Moves(state)
+    return spool, moves, moves.pair(spool)
+
+
+def guard(survey: Survey, site: Site, state: State, limit: DeletionLimit, allow_empty: bool, command: str) -> None:
+    """Law 3: a source that emptied stops the run; so do too many deletions. Moves do not count. Nothing has been written."""
+    counts = survey.counts
+    if not survey.found_any and counts.parent > 1 and not allow_empty:
+        raise SourceError("the source is empty", where=site.url, why=f"the last snapshot has {counts.parent:,} entries",
+                          hint="is it mounted? to mirror the emptiness say --allow-empty-source", kind="source-empty")  # fmt: skip
+    deleted = counts.deleted
+    if survey.incomplete or limit.allows(deleted, counts.parent) or (allow_empty and not survey.found_any):
+        return
+    spool, moves, moved = moves_of(survey, site, state)
+    spool.close()
+    moves.close()
+    deleted -= moved
+    if limit.allows(deleted, counts.parent):
+        return
+    share = 100 * deleted / max(counts.parent, 1)
+    raise DeletionGuardError("stopped before anything was written", where=site.url,
+                             why=f"{deleted:,} of {counts.parent:,} entries ({share:.0f} %) would be deleted, the limit is {limit}",
+                             hint=f"if that is right, accept it once: {command} --max-delete {deleted}")  # fmt: skip

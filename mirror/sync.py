@@ -1,0 +1,325 @@
+"""`mirror sync`: make the target's newest snapshot what the site is now.
+
+    report = sync(SiteSpec("/srv/www"), TargetSpec(StoreSpec("/backup/www")), SyncOptions(layout="packed"))
+    report.snapshot, report.added, report.problems
+
+One attempt is survey → guards → transfer → commit. Before its record exists nothing has happened: packs that an attempt left are used
+by the next one. An attempt that loses the race at the log is made anew where its ground moved (`commit.append_snapshot`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from mirror import log
+from mirror.commit import Committer, Ground, Outcome, append_snapshot, keep_validators, problem_lines
+from mirror.envelope import SEGMENT, write_time
+from mirror.errors import InTheWayError, InterruptedRunError, ItemError, NotFound, TemporaryError, worst_exit
+from mirror.events import Advanced, Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted, SnapshotCommitted
+from mirror.keys import show
+from mirror.lookup import ChunkIndex
+from mirror.manifest import ChangeLine
+from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, DeletionLimit
+from mirror.site import Site, SiteSpec
+from mirror.site.open import open_site
+from mirror.snapshot import ManifestReader
+from mirror.spool import Sorter
+from mirror.store.wrap import Counts as Requests
+from mirror.survey import LookOptions, Survey, check_ends, guard, known_entries, look, moves_of, source_key
+from mirror.target import Making, Target, TargetSpec, open_target
+from mirror.transfer import up
+from mirror.transfer.send import Limits, Sender, Sent
+from mirror.workers import Crew
+
+_ATTEMPTS = 10
+_SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers costs more than they save
+_MIN_FREE_SHARE, _MIN_FREE_MOST = 0.05, 10 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """workers: processes, 0 in this one. min_free: bytes, None for 5 % and at most 10 GiB. max_transfer: bytes. max_duration: seconds.
+    making: what may be done about a target that is not there. command: how to name this run in hints."""
+
+    making: Making = Making()
+    dry_run: bool = False
+    look: LookOptions = LookOptions()
+    max_delete: DeletionLimit = DeletionLimit()
+    allow_empty_source: bool = False
+    workers: int = 2
+    max_transfer: int | None = None
+    max_duration: float | None = None
+    min_free: int | None = None
+    tags: tuple[str, ...] = ()
+    heartbeat: bool = False
+    stop_on_error: bool = False
+    wait: bool = False
+    command: str = "mirror sync"
+
+
+@dataclass
+class SyncReport:
+    """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target before;
+    bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target. rules: paths left out by each.
+    """
+
+    source: str = ""
+    target: str = ""
+    site: str = ""
+    dry_run: bool = False
+    snapshot: int = 0
+    parent: int = 0
+    entries: int = 0
+    bytes: int = 0
+    added: int = 0
+    changed: int = 0
+    described: int = 0
+    moved: int = 0
+    deleted: int = 0
+    same: int = 0
+    protected: int = 0
+    incomplete: bool = False
+    files_read: int = 0
+    files_resumed: int = 0
+    bytes_read: int = 0
+    bytes_new: int = 0
+    bytes_stored: int = 0
+    bytes_uploaded: int = 0
+    bytes_reused: int = 0
+    attempts: int = 1
+    seconds: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    rules: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or what the problems make of the run."""
+        return worst_exit({problem.exit_code for problem in self.problems} - {0})
+
+
+def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = None, job: Job | None = None) -> SyncReport:
+    """Mirror the site into the target; raises the errors of `mirror.errors`, reports problems of single paths."""
+    options = options or SyncOptions()
+    job = job or Job("sync")
+    began = time.monotonic()
+    check_ends(source.url, target.store.url)
+    site = open_site(source)
+    next(iter(site.scan()), None)  # a source that cannot be read must not leave a new target behind
+    job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
+    try:
+        with open_target(target, lock=True, wait=options.wait, making=options.making, dry_run=options.dry_run) as opened:
+            job.site = opened.site
+            run = _Run(source, site, opened, options, job, began)
+            report = run.attempts()
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted", hint="progress is kept; run the same command again to go on") from None
+    report.seconds = time.monotonic() - began
+    return report
+
+
+class _Run:
+    """One sync, over as many attempts as the log makes necessary."""
+
+    def __init__(self, source: SiteSpec, site: Site, target: Target, options: SyncOptions, job: Job, began: float) -> None:
+        self.spec, self.site, self.target, self.options, self.job = source, site, target, options, job
+        self.deadline = began + options.max_duration if options.max_duration is not None else None
+        self.state, self.store = target.state, target.store
+        self.dooms = log.Dooms(self.store, self.state)
+        self.reader = ManifestReader(self.store, self.state, remember=not options.dry_run)
+        self.source = source_key(site.identity)
+        self.identity = {"site": target.site, **site.identity}
+        self.index: ChunkIndex | None = None
+        self.report = SyncReport(site.url, self.store.url, target.site, options.dry_run)
+
+    def attempts(self) -> SyncReport:
+        for attempt in range(1, _ATTEMPTS + 1):
+            self.report.attempts = attempt
+            try:
+                if self._attempt():
+                    return self.report
+            except NotFound as error:
+                # Something the head named is gone: a prune that this attempt has not read about yet.
+                gone = str(error)
+                if attempt == _ATTEMPTS:
+                    raise TemporaryError("cannot sync", where=self.store.url, why=f"{gone} is gone, again and again",
+                                         hint="run `mirror verify`") from error  # fmt: skip
+            self.report.problems.clear()
+        raise InTheWayError("cannot append the snapshot", where=self.store.url, why=f"{_ATTEMPTS} attempts lost to other runs", hint="try again later")
+
+    # -- one attempt ---------------------------------------------------------------------------------------------
+
+    def _attempt(self) -> bool:
+        job, options = self.job, self.options
+        started = datetime.now(UTC)
+        known = self.state.fact("head")
+        head = None if self.target.new else log.read_head(self.store, int(known or 0))
+        parent = log.newest_snapshot(self.store, head)
+        self._say_if_moved(parent)
+        job.say(PhaseBegan("scan"))
+        entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
+        with look(self.site, self.spec.filter, entries, options.look, self._problem, lambda n: job.say(Advanced(n))) as survey:
+            self._count(survey, parent)
+            guard(survey, self.site, self.state, options.max_delete, options.allow_empty_source, options.command)
+            if options.dry_run:
+                self._show(survey)
+                return True
+            if parent is not None and not len(survey.plan) and not options.tags and not options.heartbeat:
+                self._nothing_to_do(parent, survey)
+                return True
+            return self._carry_out(survey, head, parent, started)
+
+    def _carry_out(self, survey: Survey, head: log.Record | None, parent: log.Record | None, started: datetime) -> bool:
+        self._check_free(survey)
+        self.dooms.learn(head)
+        self.index = self.index or ChunkIndex(self.state, self.store)
+        self.index.drop_claims()
+        if survey.counts.fetch_files and head is not None:
+            self.index.refresh(self.dooms)
+        epoch = head.epoch if head else 0
+        with Sorter() as results:
+            sent = self._transfer(survey, epoch, results)
+            self.job.say(PhaseBegan("commit"))
+            committer = Committer(self.store, self.state, self.reader, parent, epoch, self.source, self._problem, self._line)
+            outcome = committer.write(survey, results)
+        self._tally(outcome, sent)
+        if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
+            self._finish(parent, parent.manifest, sent)
+            return True
+        ground = Ground(head, parent, self.index.used, {*sent.written, *committer.written}, self.identity)
+        record = append_snapshot(self.store, self.dooms, ground, lambda base: self._draft(base, parent, outcome, started))
+        if record is None:
+            return False
+        log.put_hint(self.store, record)
+        self.job.say(SnapshotCommitted(record.number))
+        self.report.snapshot = record.number
+        self._finish(record, outcome.root, sent)
+        return True
+
+    def _transfer(self, survey: Survey, epoch: int, results: Sorter) -> Sent:
+        counts, options = survey.counts, self.options
+        assert self.index is not None
+        small = counts.fetch_bytes < _SMALL_BYTES and counts.fetch_files < _SMALL_FILES
+        self.job.say(PhaseBegan("transfer", counts.fetch_files, counts.fetch_bytes))
+        with Crew(0 if small else options.workers) as crew:
+            batch_job = up.Job(self.spec, self.target.spec.store, epoch)
+            limits = Limits(options.max_transfer, self.deadline)
+            sender = Sender(self.store, self.state, self.index, batch_job, self.source, crew, self.job, limits, results)
+            return sender.run(survey.plan)
+
+    def _draft(self, base: log.Record | None, parent: log.Record | None, outcome: Outcome, started: datetime) -> dict[str, Any]:
+        number = (base.number if base else 0) + 1
+        return log.draft(
+            log.SNAPSHOT,
+            self.target.uuid,
+            base,
+            [*(base.live if base else []), number],
+            source=self.identity,
+            started=write_time(started),
+            finished=write_time(datetime.now(UTC)),
+            tags=list(self.options.tags),
+            filters=[list(rule) for rule in self.spec.filter.rules],
+            manifest=log.ref_json(outcome.root),
+            changes=log.ref_json(outcome.changes) if outcome.changes else None,
+            totals={"entries": outcome.root.count, "bytes": outcome.root.plain, **_named(outcome.totals)},
+            complete=not self.report.incomplete and not any(p.exit_code == 23 for p in self.report.problems),
+            problems=problem_lines(self.report.problems),
+            problem_count=len(self.report.problems),
+            parents=[parent.number] if parent else [],
+        )
+
+    def _finish(self, record: log.Record, root: Any, sent: Sent) -> None:
+        self.state.remember("head", str(record.number))
+        self.state.forget_found(self.source)
+        if self.report.snapshot:
+            digests = [ref.digest for ref, _ in self.reader.nodes(root, SEGMENT)]
+            self.state.keep_only(digests)
+        self._requests(sent)
+
+    def _nothing_to_do(self, parent: log.Record, survey: Survey) -> None:
+        keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
+        self.state.remember("head", str(parent.number))
+        self.report.entries, self.report.bytes = parent.manifest.count, parent.manifest.plain
+        self._requests(Sent())
+
+    # -- what is said of it --------------------------------------------------------------------------------------
+
+    def _problem(self, problem: Problem) -> None:
+        self.report.problems.append(problem)
+        self.job.say(ProblemFound(problem))
+        if self.options.stop_on_error and problem.exit_code:
+            raise ItemError("stopped at the first problem", where=problem.path, why=problem.why, hint="--on-error continue goes on after such")
+
+    def _line(self, line: ChangeLine, size: int) -> None:
+        self.job.say(Change(line.symbol, show(line.path), size, show(line.moved_from) if line.moved_from else ""))
+
+    def _say_if_moved(self, parent: log.Record | None) -> None:
+        before = parent.body.get("source", {}) if parent else {}
+        if before and before != self.identity:
+            text = f"the last snapshot came from {_place(before)}, this one comes from {_place(self.identity)}"
+            self.job.say(Notice("source-moved", text))
+
+    def _count(self, survey: Survey, parent: log.Record | None) -> None:
+        counts, report = survey.counts, self.report
+        report.parent = parent.number if parent else 0
+        report.added, report.changed, report.described = counts.added, counts.changed, counts.described
+        report.deleted, report.same, report.protected = counts.deleted, counts.same, counts.protected
+        report.incomplete, report.rules = survey.incomplete, survey.rules
+
+    def _show(self, survey: Survey) -> None:
+        """A dry run: the plan's lines, moves told apart by reading what may have moved."""
+        spool, moves, moved = moves_of(survey, self.site, self.state)
+        with spool:
+            for line, size in moves.lines(spool):
+                self._line(line, size)
+        moves.close()
+        self.report.moved = moved
+        self.report.added -= moved
+        self.report.deleted -= moved
+        self.report.files_read, self.report.bytes_read = survey.counts.fetch_files, survey.counts.fetch_bytes
+
+    def _tally(self, outcome: Outcome, sent: Sent) -> None:
+        report, totals = self.report, outcome.totals
+        report.added, report.changed, report.deleted = totals[NEW], totals[CHANGED], totals[DELETED]
+        report.moved, report.described = totals[MOVED], totals[DESCRIBED]
+        report.same = outcome.root.count - totals[NEW] - totals[CHANGED] - totals[MOVED] - totals[DESCRIBED]
+        report.entries, report.bytes = outcome.root.count, outcome.root.plain
+        report.files_resumed = sent.resumed
+        report.bytes_read += sent.read
+        report.bytes_new += sent.new_bytes
+        report.bytes_stored += sent.stored
+        report.bytes_reused = max(report.bytes_read - report.bytes_new, 0)
+
+    def _requests(self, sent: Sent) -> None:
+        counts: Requests = self.store.counts + sent.requests
+        self.report.requests = counts.requests()
+        self.report.bytes_uploaded = counts.bytes_up
+
+    def _check_free(self, survey: Survey) -> None:
+        free = self.store.free_bytes()
+        if free is None:
+            return
+        left, total = free
+        floor = self.options.min_free
+        if floor is None:
+            floor = min(int(total * _MIN_FREE_SHARE), _MIN_FREE_MOST)
+        if left < floor:
+            raise TemporaryError("not enough free space at", where=self.store.url,
+                                 why=f"{left >> 20:,} MiB are free, --min-free asks for {floor >> 20:,}",
+                                 hint="free some, or lower --min-free", kind="disk-full")  # fmt: skip
+        if left - survey.counts.fetch_bytes < floor:
+            text = f"{survey.counts.fetch_bytes >> 20:,} MiB are to be read and {left >> 20:,} MiB are free: it may not fit"
+            self.job.say(Notice("space", text))
+
+
+def _named(totals: dict[str, int]) -> dict[str, int]:
+    names = {NEW: "added", CHANGED: "changed", DELETED: "deleted", MOVED: "moved", DESCRIBED: "described"}
+    return {name: totals[symbol] for symbol, name in names.items()}
+
+
+def _place(source: dict[str, str]) -> str:
+    return " ".join(source[key] for key in ("host", "path", "url") if key in source)
+

@@ -1,0 +1,224 @@
+"""The coordinator of a transfer up: a plan's files to batches, batches to workers, their packs to index fragments.
+
+Owns the claims, the limits of a run and its checkpoints. Every 30 s or 128 MiB the packs that are durable by then are listed in an
+index fragment and the files of finished batches are remembered on this host, so a run that dies redoes little: the next one
+finds its chunks in the index and, where the site's file is still the same, does not read it again.
+
+All shared state is touched by the calling thread only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from mirror.envelope import FRAGMENT, digest_of, seal
+from mirror.errors import DurationLimitError, MirrorError, TransferLimitError
+from mirror.events import Advanced, BatchPlanned, BatchSent, BatchStored, Job
+from mirror.index import FRAGMENT_CHUNKS, StoredPack, decode_fragment, encode_fragments
+from mirror.keys import INDEX, ObjectName
+from mirror.lookup import ChunkIndex
+from mirror.plan import Fetch, Item, batches
+from mirror.snapshot import create_named
+from mirror.spool import Sorter
+from mirror.state import State
+from mirror.store import WritableStore
+from mirror.store.wrap import Counts
+from mirror.transfer import up
+from mirror.workers import Crew
+
+CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_BYTES = 128 << 20
+_RESUME_ASK = 512
+
+_encoder = msgspec.msgpack.Encoder()
+_fetched = msgspec.msgpack.Decoder(up.Fetched)
+
+
+def decode_fetched(data: bytes) -> up.Fetched:
+    """A file's result as the sorter of results holds it."""
+    result: up.Fetched = _fetched.decode(data)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a run stops: bytes stored, and the monotonic time of its end; None for no limit."""
+
+    transfer: int | None = None
+    deadline: float | None = None
+
+
+@dataclass
+class Sent:
+    """What a transfer did. read: bytes read of the site; new_*: chunks and plain bytes that the target did not have; stored: bytes
+    of packs; resumed: files that an interrupted run had read; requests: of the workers; written: keys created."""
+
+    read: int = 0
+    new_chunks: int = 0
+    new_bytes: int = 0
+    stored: int = 0
+    resumed: int = 0
+    requests: Counts = field(default_factory=Counts)
+    written: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Sender:
+    """One transfer. `results` gets a record for every Fetch of the plan, by path."""
+
+    store: WritableStore
+    state: State
+    index: ChunkIndex
+    batch_job: up.Job
+    source: str
+    crew: Crew
+    job: Job
+    limits: Limits
+    results: Sorter
+    resume: bool = True
+    sent: Sent = field(default_factory=Sent)
+    _packs: list[StoredPack] = field(default_factory=list)
+    _pack_bytes: int = 0
+    _pack_chunks: int = 0
+    _finished: list[up.Fetched] = field(default_factory=list)
+    _checkpoint: float = field(default_factory=time.monotonic)
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _durable: dict[int, int] = field(default_factory=dict)
+
+    def run(self, items: Iterable[Item]) -> Sent:
+        """Read and store what the plan says. On any exception, Ctrl-C too, what is durable is written down first."""
+        try:
+            tasks = ((self.batch_job, files) for files in self._batches(self._unresumed(items)))
+            outcomes = self.crew.run(
+                up.run_batch,
+                tasks,
+                on_ask=lambda number, ids: self.index.claim(ids, number),
+                on_tell=self._stored,
+                on_begin=self._begin,
+            )
+            for number, outcome in outcomes:
+                self._done(number, outcome)
+        except BaseException:
+            self.checkpoint(remember=True)
+            raise
+        self.checkpoint(remember=False)
+        return self.sent
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def _unresumed(self, items: Iterable[Item]) -> Iterator[Fetch]:
+        """The files to read; those that an interrupted run has read and stored go straight to the results."""
+        if not (self.resume and self.state.has_found(self.source)):
+            yield from (item for item in items if type(item) is Fetch)
+            return
+        held: list[tuple[Fetch, up.Fetched | None]] = []
+        for item in items:
+            if type(item) is not Fetch:
+                continue
+            entry = item.entry
+            data = self.state.found(self.source, entry.path, entry.size, entry.mtime or 0, item.validator)
+            held.append((item, decode_fetched(data) if data else None))
+            if len(held) >= _RESUME_ASK:
+                yield from self._settle(held)
+                held = []
+        yield from self._settle(held)
+
+    def _settle(self, held: list[tuple[Fetch, up.Fetched | None]]) -> Iterator[Fetch]:
+        ids = {f.chunks[at : at + 32] for _, f in held if f for at in range(0, len(f.chunks), 32)}
+        known = self.index.reuse(list(ids))
+        for item, found in held:
+            if found and all(found.chunks[at : at + 32] in known for at in range(0, len(found.chunks), 32)):
+                self.results.add(found.path, _encoder.encode(found))
+                self.sent.resumed += 1
+                self.job.say(Advanced(1, found.size))
+            else:
+                yield item
+
+    def _batches(self, fetches: Iterable[Fetch]) -> Iterator[list[up.Wanted]]:
+        files: list[up.Wanted] = []
+        size = 0
+        number = 0
+        for item in fetches:
+            files.append(up.Wanted(item.entry.path, item.entry.class_))
+            size += item.entry.size
+            if batches(size, len(files)):
+                yield self._planned(number, files, size)
+                files, size, number = [], 0, number + 1
+        if files:
+            yield self._planned(number, files, size)
+
+    def _planned(self, number: int, files: list[up.Wanted], size: int) -> list[up.Wanted]:
+        self._sizes[number] = (len(files), size)
+        self.job.say(BatchPlanned(number, len(files), size))
+        self._within_limits()
+        return files
+
+    def _within_limits(self) -> None:
+        limits = self.limits
+        if limits.transfer is not None and self.sent.stored >= limits.transfer:
+            raise TransferLimitError("stopped: --max-transfer is reached", why=f"{self.sent.stored} bytes were stored",
+                                     hint="the next run goes on from here")  # fmt: skip
+        if limits.deadline is not None and time.monotonic() >= limits.deadline:
+            raise DurationLimitError("stopped: --max-duration is reached", hint="the next run goes on from here")
+
+    # -- what workers say ----------------------------------------------------------------------------------------
+
+    def _begin(self, number: int) -> None:
+        self.job.say(BatchSent(number))
+
+    def _stored(self, number: int, pack: StoredPack) -> None:
+        self._packs.append(pack)
+        self.sent.stored += pack.size
+        self.sent.written.append(pack.name.key())
+        self._durable[number] = self._durable.get(number, 0) + pack.size
+        self._pack_chunks += sum(len(block.ids) for block in pack.blocks)
+        self._pack_bytes += sum(block.slot.plain for block in pack.blocks)
+        self._checkpoint_if_due()
+
+    def _done(self, number: int, outcome: up.Outcome) -> None:
+        sent = self.sent
+        for result in outcome.files:
+            self.results.add(result.path, _encoder.encode(result))
+            sent.read += result.read
+        self._finished.extend(r for r in outcome.files if not r.problem and r.validator != (0, 0))
+        sent.new_chunks += outcome.new_chunks
+        sent.new_bytes += outcome.new_bytes
+        sent.requests += outcome.counts
+        files, size = self._sizes.pop(number)
+        self.job.say(BatchStored(number, self._durable.pop(number, 0)))
+        self.job.say(Advanced(files, size))
+        self._checkpoint_if_due()
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _checkpoint_if_due(self) -> None:
+        late = time.monotonic() - self._checkpoint >= CHECKPOINT_SECONDS
+        if late or self._pack_bytes >= CHECKPOINT_BYTES or self._pack_chunks >= FRAGMENT_CHUNKS // 2:
+            self.checkpoint(remember=True)
+
+    def checkpoint(self, *, remember: bool) -> None:
+        """List the durable packs in fragments, then remember the files of finished batches on this host."""
+        for payload in encode_fragments(self._packs):
+            name = ObjectName(INDEX, digest_of(FRAGMENT, payload), self.batch_job.epoch)
+            create_named(self.store, name, seal(FRAGMENT, payload))
+            self.sent.written.append(name.key())
+            self.index.add(name.key(), decode_fragment(payload, name.key()))
+        self._packs, self._pack_bytes, self._pack_chunks = [], 0, 0
+        if remember and self._finished:
+            rows = ((f.path, f.size, f.mtime or 0, *f.validator, _encoder.encode(f)) for f in self._finished)
+            with self.state.together():
+                self.state.keep_found(self.source, rows)
+            self._finished = []
+        self._checkpoint = time.monotonic()
+
+
+def keep_progress(sender: Sender) -> None:
+    """A last checkpoint after a failure elsewhere; a store that fails as well changes nothing of the first error."""
+    try:
+        sender.checkpoint(remember=True)
+    except MirrorError:
+        return

@@ -1,0 +1,237 @@
+"""From a site into packs: what one worker does with one batch of files.
+
+Read, cut, identify, claim, compress, store. A batch function returns and tells only what is durable; contents never leave the process.
+One pack is being filled while at most one other is on its way to the store, so a worker holds two packs and one window.
+
+A file that changes while it is read is read once more; if it changes again, what was read is kept (it is self-consistent:
+fingerprint and chunks are of the same bytes) and reported. One that vanished or cannot be read leaves the previous version alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+import xxhash
+
+from mirror.chunking import ChunkId, chunk_id, cut, cut_stream
+from mirror.errors import NotFound
+from mirror.index import StoredPack
+from mirror.keys import PACK, ObjectName
+from mirror.pack import PACK_STORED, PackBuilder
+from mirror.site import Content, Site, SiteSpec
+from mirror.site.open import open_site
+from mirror.snapshot import create_named
+from mirror.store import StoreSpec
+from mirror.store.open import open_store
+from mirror.store.wrap import Counts, CountingStore
+from mirror.workers import Ask, Tell
+
+WHOLE = 4 << 20  # files up to this size are read in one call
+CLAIM_BYTES = 4 << 20  # plain bytes held before their ids are asked for together
+CLAIM_IDS = 4096
+UNPROVEN_NS = 2_000_000_000
+_UNPROVEN = (0, 0)
+
+
+class Wanted(NamedTuple):
+    """A file of a batch: its path and the chunk class."""
+
+    path: bytes
+    class_: int
+
+
+class Job(NamedTuple):
+    """What every batch of a run shares; picklable. epoch: of the run. level: zstd's."""
+
+    site: SiteSpec
+    store: StoreSpec
+    epoch: int
+    level: int = 3
+
+
+class Fetched(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What became of one file. problem: kind of docs/events.md or empty; `changed` comes with content, all others without.
+
+    chunks: joined ids. read: bytes read for it (twice when it changed)."""
+
+    path: bytes
+    size: int = 0
+    mtime: int | None = None
+    validator: tuple[int, int] = _UNPROVEN
+    fingerprint: bytes = b""
+    class_: int = 0
+    chunks: bytes = b""
+    read: int = 0
+    problem: str = ""
+    why: str = ""
+
+    @property
+    def has_content(self) -> bool:
+        return self.problem in ("", "changed")
+
+
+class Outcome(NamedTuple):
+    """What a batch did: a result a file, plain bytes that were new, requests by kind."""
+
+    files: list[Fetched]
+    new_chunks: int
+    new_bytes: int
+    counts: Counts
+
+
+@lru_cache(maxsize=2)
+def _site(spec: SiteSpec) -> Site:
+    return open_site(spec)
+
+
+@lru_cache(maxsize=2)
+def _store(spec: StoreSpec) -> CountingStore:
+    return CountingStore(open_store(spec))
+
+
+@dataclass
+class _Filler:
+    """Chunks that wait for their claim, the pack being filled, and the pack on its way."""
+
+    ask: Ask
+    tell: Tell
+    job: Job
+    store: CountingStore
+    pool: ThreadPoolExecutor
+    pending: list[tuple[ChunkId, bytes | memoryview]] = field(default_factory=list)
+    pending_bytes: int = 0
+    seen: set[ChunkId] = field(default_factory=set)
+    builder: PackBuilder | None = None
+    flying: Future[StoredPack] | None = None
+    new_chunks: int = 0
+    new_bytes: int = 0
+
+    def add(self, id_: ChunkId, data: bytes | memoryview) -> None:
+        if id_ in self.seen:
+            return
+        self.seen.add(id_)
+        self.pending.append((id_, data))
+        self.pending_bytes += len(data)
+        if self.pending_bytes >= CLAIM_BYTES or len(self.pending) >= CLAIM_IDS:
+            self.claim()
+
+    def claim(self) -> None:
+        """Ask which of the pending chunks are ours to store, and pack those."""
+        if not self.pending:
+            return
+        mask = self.ask([id_ for id_, _ in self.pending])
+        for (id_, data), ours in zip(self.pending, mask, strict=True):
+            if ours:
+                self.new_chunks += 1
+                self.new_bytes += len(data)
+                if self.builder is None:
+                    self.builder = PackBuilder(self.job.level)
+                self.builder.add(id_, data)
+                if self.builder.stored >= PACK_STORED:
+                    self.send()
+        self.pending, self.pending_bytes = [], 0
+
+    def send(self) -> None:
+        """Close the pack and begin to store it, after the one before has landed."""
+        if self.builder is None or self.builder.empty:
+            return
+        pack = self.builder.finish()
+        self.builder = None
+        self.land()
+        name = ObjectName(PACK, pack.digest, self.job.epoch)
+
+        def store() -> StoredPack:
+            create_named(self.store, name, pack.data)
+            return StoredPack(name, len(pack.data), pack.blocks)
+
+        self.flying = self.pool.submit(store)
+
+    def land(self) -> None:
+        """Wait until the pack on its way is durable, and say so."""
+        if self.flying is not None:
+            flying, self.flying = self.flying, None
+            self.tell(flying.result())
+
+    def finish(self) -> None:
+        self.claim()
+        self.send()
+        self.land()
+
+
+def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
+    """Bring the content of these files into the store. ask(ids) → a byte an id (1: ours to store); tell(StoredPack) once it is durable.
+
+    Idempotent: run again, it claims and stores the same. Errors of the store end the batch; those of a file are its result.
+    """
+    site, store = _site(job.site), _store(job.store)
+    before = store.counts
+    with ThreadPoolExecutor(1) as pool:
+        filler = _Filler(ask, tell, job, store, pool)
+        results = [_fetch(site, wanted, filler) for wanted in files]
+        filler.finish()
+    return Outcome(results, filler.new_chunks, filler.new_bytes, store.counts - before)
+
+
+def _fetch(site: Site, wanted: Wanted, filler: _Filler) -> Fetched:
+    read = 0
+    for attempt in (1, 2):
+        try:
+            content = site.open(wanted.path)
+        except NotFound:
+            return Fetched(wanted.path, problem="vanished", why="it was gone when it was to be read", read=read)
+        except OSError as error:
+            return Fetched(wanted.path, problem="unreadable", why=error.strerror or str(error), read=read)
+        with content.stream:
+            began = time.time_ns()
+            try:
+                size, fingerprint, chunks = identify(content, wanted.class_, filler.add)
+                changed = site.recheck(wanted.path, content)
+            except OSError as error:
+                return Fetched(wanted.path, problem="unreadable", why=error.strerror or str(error), read=read)
+        read += size
+        if not changed and size != content.size:
+            changed = f"it had {content.size} bytes and gave {size}"
+        if not changed or attempt == 2:
+            break
+    newest = max(content.mtime or 0, content.validator[1])
+    proven = not changed and began - newest > UNPROVEN_NS
+    validator = content.validator if proven else _UNPROVEN
+    return Fetched(wanted.path, size, content.mtime, validator, fingerprint, wanted.class_, chunks, read,
+                   "changed" if changed else "", changed)  # fmt: skip
+
+
+def identify(content: Content, class_: int, take: Callable[[ChunkId, bytes | memoryview], None]) -> tuple[int, bytes, bytes]:
+    """(bytes read, fingerprint, joined chunk ids) of an open file; each chunk is handed to `take`. OSError as the stream raises it."""
+    ids: list[bytes] = []
+    head = b""
+    if content.size <= WHOLE:
+        head = content.stream.read(content.size)
+        if len(head) == content.size:
+            for piece in cut(head, class_):
+                id_ = chunk_id(piece)
+                ids.append(id_)
+                take(id_, piece)
+            return len(head), xxhash.xxh3_128_digest(head), b"".join(ids)
+    # Large, cut short, or a stream that gives less than was asked for. Never past the size it had: a log that grows while it is
+    # read has no end.
+    whole = xxhash.xxh3_128()
+    size = 0
+
+    def read(count: int) -> bytes:
+        nonlocal head, size
+        data, head = (head, b"") if head else (content.stream.read(min(count, content.size - size)), b"")
+        whole.update(data)
+        size += len(data)
+        return data
+
+    for chunk in cut_stream(read, class_):
+        id_ = chunk_id(chunk)
+        ids.append(id_)
+        take(id_, chunk)
+    return size, whole.digest(), b"".join(ids)
