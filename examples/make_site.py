@@ -277,15 +277,15 @@ def png(width: int, height: int, rgb: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows, 9)) + part(b"IEND", b"")
 
 
-def chart(light: Light, seed: int, width: int = 64, height: int = 48) -> bytes:
+def chart(light: Light, seed: int, width: int = 48, height: int = 36) -> bytes:
     """Depths around the light: an island in a sea that gets deeper away from it."""
     dice = Dice(seed, "chart", light.slug)
-    x0, y0, size = dice.number(16, 48), dice.number(12, 36), dice.number(4, 9)
+    x0, y0, size = dice.number(12, 36), dice.number(9, 27), dice.number(3, 7)
     dots = bytearray()
     for y in range(height):
         for x in range(width):
             far = (x - x0) ** 2 + 2 * (y - y0) ** 2
-            deep = min(far // 24, 80)
+            deep = min(far // 14, 80)
             dots += bytes((222, 205, 160)) if far < size * size else bytes((170 - deep, 205 - deep, 225 - deep // 2))
     return png(width, height, bytes(dots))
 
@@ -421,11 +421,12 @@ def write_downloads(to: Writer, every: list[Light], seed: int) -> None:
         "downloads/light-list.json",
         json.dumps([{"name": x.name, "slug": x.slug, "built": x.built} for x in every], indent=1) + "\n",
     )
-    dice = Dice(seed, "tides")
+    throws = Dice(seed, "tides").noise(2 * TIDE_LINES)
     lines = []
     for line in range(TIDE_LINES):
         moment = DAY_ONE + timedelta(minutes=17 * line)
-        lines.append(f"{moment:%Y-%m-%d %H:%M}  {every[line % len(every)].name:<20} {dice.number(0, 620) / 100:5.2f} m\n")
+        height = int.from_bytes(throws[2 * line : 2 * line + 2], "big") % 620 / 100
+        lines.append(f"{moment:%Y-%m-%d %H:%M}  {every[line % len(every)].name:<20} {height:5.2f} m\n")
     to.file("downloads/tide-tables.txt", "".join(lines))
     to.file("downloads/soundings.bin", Dice(seed, "soundings").noise(BIG_BYTES))
     names = ("light-list.csv", "light-list.json", "tide-tables.txt", "soundings.bin")
