@@ -205,30 +205,38 @@ class Sorter:
     """An external merge sort of (key, value) pairs of bytes by key, stable: equal keys come back in the order they went in.
 
     Pairs are held until there are `entries` of them or `size` bytes, then sorted and written out as a run. Input that is sorted
-    already is never sorted again and makes one run however long it is. Memory: one run while adding, 64 blocks of 128 KiB while
-    reading. Add everything, then iterate, as often as wanted. Use as a context manager, or `close` it.
+    already costs one comparison a pair (that is what list.sort does with it) and makes one run however long it is. Memory: one run
+    while adding, 64 blocks of 128 KiB while reading. Add everything, then iterate, as often as wanted. Use as a context manager, or
+    `close` it.
     """
 
-    __slots__ = ("_entries", "_folder", "_held", "_highest", "_levels", "_ordered", "_pairs", "_size", "_tail")
+    __slots__ = ("_entries", "_folder", "_held", "_levels", "_ordered", "_pairs", "_size", "_tail")
 
     def __init__(self, *, folder: str = "", entries: int = RUN_ENTRIES, size: int = RUN_BYTES) -> None:
         self._folder, self._entries, self._size = folder, entries, size
         self._pairs: list[tuple[bytes, bytes]] = []
         self._held = 0
-        self._ordered = True  # whether _pairs is in order so far
-        self._highest = b""  # the last key added, while _pairs is in order
+        self._ordered = True  # whether _pairs was sorted since the last addition
         self._levels: list[list[Spool[bytes]]] = []  # runs; those of a higher level are merged from 64 of the one below
         self._tail = b""  # the last key of the latest run
 
     def add(self, key: bytes, value: bytes = b"") -> None:
         """Take one pair. TemporaryError when the disk is full."""
-        if key < self._highest:
-            self._ordered = False
-        self._highest = key
         self._pairs.append((key, value))
-        self._held += len(key) + len(value)
-        if len(self._pairs) >= self._entries or self._held >= self._size:
+        self._ordered = False
+        self._held = held = self._held + len(key) + len(value)
+        if held >= self._size or len(self._pairs) >= self._entries:
             self._spill()
+
+    def extend(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take them all; half the time of `add` one by one."""
+        source = iter(pairs)
+        while group := list(islice(source, min(_GROUP, self._entries))):
+            self._pairs += group
+            self._ordered = False
+            self._held += sum(map(len, chain.from_iterable(group)))
+            if self._held >= self._size or len(self._pairs) >= self._entries:
+                self._spill()
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """All pairs in ascending order of key."""
@@ -255,7 +263,6 @@ class Sorter:
         if not self._ordered:
             self._pairs.sort(key=_first)
             self._ordered = True
-            self._highest = self._pairs[-1][0]
 
     def _spill(self) -> None:
         self._settle()
@@ -266,7 +273,7 @@ class Sorter:
             runs.append(Spool(folder=self._folder, memory=_RUN_BLOCK))
         runs[-1].extend(chain.from_iterable(self._pairs))
         self._tail = self._pairs[-1][0]
-        self._pairs, self._held, self._highest = [], 0, b""
+        self._pairs, self._held = [], 0
         if len(runs) >= _FAN_IN:
             self._merge()
 

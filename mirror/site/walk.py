@@ -1,0 +1,381 @@
+"""The walk of a folder in key order: what is there, unread.
+
+Owns order, bounded memory and what is said of entries that cannot be looked at. Leaves opening files to `mirror.site.files` and
+which paths count to `mirror.site.filters`.
+
+Rules:
+- Depth first, one listing at a time. A folder's name compares with `/` appended, so siblings sorted by name make whole-path order.
+- Every name is resolved relative to an open folder, never through a link: a folder swapped for a link while we look is not
+  followed, and no path is too long for the kernel. At most 64 folders are held open, whatever the depth.
+- Memory: the names of the folders on the way down, at most 100,000 each; longer listings are sorted in runs on disk.
+
+Measured warm on 2 cores: 4 to 6 µs an entry, of which lstat is 2 to 3.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, repeat
+from typing import Final
+
+from mirror.errors import SourceError
+from mirror.keys import parent_of, path_fault
+from mirror.site import FILE, FOLDER, SYMLINK, Excluded, Found, Seen, Unread
+from mirror.site.filters import IGNORE_FILE, IGNORE_FILE_MAX, Matcher
+from mirror.site.hardlinks import HardLinks
+from mirror.spool import Sorter
+
+LISTING_MAX: Final = 100_000  # names of one folder held in memory
+FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HELD_OPEN: Final = 64
+_LONG: Final = 65_000  # only below such a prefix can a path be too long for a manifest
+_SLASH: Final = 0x2F
+_KINDS: Final = {
+    stat.S_IFIFO: "it is a fifo",
+    stat.S_IFSOCK: "it is a socket",
+    stat.S_IFCHR: "it is a character device",
+    stat.S_IFBLK: "it is a block device",
+}
+
+
+class _Frame:
+    """A folder on the way down: its open descriptor (-1 while given back), what is left of its listing, and who it is."""
+
+    __slots__ = ("fd", "identity", "ignoring", "length", "names", "sorter")
+
+    def __init__(self, fd: int, length: int, seen: os.stat_result) -> None:
+        self.fd, self.length, self.identity = fd, length, (seen.st_dev, seen.st_ino)
+        self.names: Iterator[bytes] = iter(())
+        self.sorter: Sorter | None = None
+        self.ignoring = False
+
+
+class Walk:
+    """One scan. `run` once, then `close`."""
+
+    def __init__(self, root: str, matcher: Matcher, xattrs: bool) -> None:
+        self._root, self._matcher, self._xattrs = root, matcher, xattrs
+        self._frames: list[_Frame] = []
+        self._prefix = b""  # the path of the innermost frame
+        self._held: list[Found] = []  # folders that a filter leaves out unless something below is let in
+        self._links = HardLinks()
+        self._users, self._groups = _Owners(_user_name), _Owners(_group_name)
+
+    def run(self) -> Iterator[Seen]:
+        """See `Site.scan`. Closing the iterator gives everything back."""
+        try:
+            yield from self._enter_root()
+            users, groups, held = self._users, self._groups, self._held
+            lstat, make, plain = os.lstat, tuple.__new__, stat.S_IFREG
+            while self._frames:
+                frame, prefix, fd = self._frames[-1], self._prefix, self._frames[-1].fd
+                matcher = self._matcher if self._matcher.active else None
+                careful = self._xattrs or len(prefix) > _LONG
+                for name in frame.names:
+                    tentative = False
+                    if matcher and (rule := matcher.decide(prefix + name)):
+                        tentative = name[-1] == _SLASH and matcher.looks_below(rule)
+                        if not tentative:
+                            yield Excluded(prefix + name, rule)
+                            continue
+                    if name[-1] == _SLASH:
+                        yield from self._enter(name, tentative)
+                        if self._frames[-1] is not frame:
+                            break
+                        continue
+                    try:
+                        seen = lstat(name, dir_fd=fd)
+                    except OSError as error:
+                        yield from self._out(_lost(prefix + name, error))
+                        continue
+                    mode, uid, gid = seen.st_mode, seen.st_uid, seen.st_gid
+                    if mode & 0o170000 != plain or seen.st_nlink != 1 or careful or held:
+                        yield from self._out(self._look(name, seen))
+                        continue
+                    # tuple.__new__: the constructor with keywords costs 1 µs more an entry.
+                    yield make(
+                        Found,
+                        (
+                            prefix + name, FILE, seen.st_size, seen.st_mtime_ns, mode & 0o7777, uid, gid, users[uid], groups[gid],
+                            b"", b"", (seen.st_ino, seen.st_ctime_ns), None,
+                        ),
+                    )  # fmt: skip
+                else:
+                    self._leave()
+        finally:
+            while self._frames:
+                _drop(self._frames.pop())
+            self._links.close()
+
+    # ------------------------------------------------------------------ single entries
+
+    def _look(self, name: bytes, seen: os.stat_result) -> Seen:
+        """What an entry is that is no folder."""
+        path, fd = self._prefix + name, self._frames[-1].fd
+        if fault := path_fault(path) if len(path) > _LONG else "":
+            return Unread(path, "name", fault)
+        kind = stat.S_IFMT(seen.st_mode)
+        if kind == stat.S_IFDIR:
+            return Unread(path, "vanished", "it turned into a folder while the scan looked")
+        if kind not in (stat.S_IFREG, stat.S_IFLNK):
+            return Unread(path, "special", _KINDS.get(kind, "it is neither file, folder nor link"))
+        try:
+            target = os.readlink(name, dir_fd=fd) if kind == stat.S_IFLNK else b""
+            attributes = _read_xattrs(fd, name) if self._xattrs else None
+        except OSError as error:
+            return _lost(path, error)
+        if kind == stat.S_IFLNK:
+            return self._found(path, SYMLINK, seen, attributes)._replace(target=target)
+        found = self._found(path, FILE, seen, attributes)
+        found = found._replace(size=seen.st_size, validator=(seen.st_ino, seen.st_ctime_ns))
+        if seen.st_nlink == 1:
+            return found
+        return found._replace(link=self._links.first(seen.st_dev, seen.st_ino, seen.st_nlink, path))
+
+    def _found(self, path: bytes, kind: str, seen: os.stat_result, attributes: dict[bytes, bytes] | None) -> Found:
+        uid, gid, mode = seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)
+        return Found(
+            path, kind, 0, seen.st_mtime_ns, mode, uid, gid, self._users[uid], self._groups[gid], xattrs=attributes
+        )  # fmt: skip
+
+    def _out(self, *seen: Seen) -> Iterator[Seen]:
+        """Let something out, after the folders above it that were held back."""
+        held = self._held[:]
+        self._held.clear()
+        yield from held
+        yield from seen
+
+    # ------------------------------------------------------------------ folders
+
+    def _enter_root(self) -> Iterator[Seen]:
+        def refuse(error: OSError) -> SourceError:
+            missing = error.errno == errno.ENOENT
+            why = {errno.ENOENT: "it does not exist", errno.ENOTDIR: "it is not a folder"}.get(error.errno or 0) or _why(error)
+            hint = "is it mounted?" if missing else "run as a user who may read it" if error.errno == errno.EACCES else ""
+            return SourceError("cannot read the source", where=self._root, why=why, hint=hint)
+
+        try:
+            fd = os.open(self._root, FOLDER_FLAGS & ~os.O_NOFOLLOW)
+        except OSError as error:
+            raise refuse(error) from error
+        frame = _Frame(fd, 0, os.fstat(fd))
+        self._frames.append(frame)
+        if failure := self._list(frame):
+            raise refuse(failure) from failure
+        yield self._found(b"", FOLDER, os.fstat(fd), self._folder_xattrs(fd))
+        yield from self._begin(frame, None)
+
+    def _enter(self, name: bytes, tentative: bool) -> Iterator[Seen]:
+        """Look at a folder and, if it can be listed, make it the innermost frame."""
+        path, above = self._prefix + name, self._frames[-1].fd
+        if fault := path_fault(path) if len(path) > _LONG else "":
+            yield from self._out(Unread(path, "name", fault))
+            return
+        try:
+            # Without its slash: with one, a link that was swapped in would be followed.
+            fd = os.open(name[:-1], FOLDER_FLAGS, dir_fd=above)
+        except OSError as error:
+            yield from self._out(*self._closed_folder(path, name[:-1], error))
+            return
+        seen = os.fstat(fd)
+        frame = _Frame(fd, len(self._prefix), seen)
+        self._frames.append(frame)
+        self._prefix = path
+        if len(self._frames) > _HELD_OPEN + 1:  # the root stays open
+            given_back = self._frames[-_HELD_OPEN - 1]
+            if given_back.fd >= 0:
+                os.close(given_back.fd)
+                given_back.fd = -1
+        failure = self._list(frame)
+        found = self._found(path, FOLDER, seen, self._folder_xattrs(fd))
+        if tentative and not failure:
+            self._held.append(found)
+        else:
+            yield from self._out(found)
+        yield from self._begin(frame, failure)
+
+    def _begin(self, frame: _Frame, error: OSError | None) -> Iterator[Seen]:
+        """Say what is wrong with a folder's listing, and read the rules that it brings."""
+        why = _why(error) if error else ""
+        try:
+            rules = _read_ignore_file(frame.fd) if self._matcher.reads_ignore_files else None
+        except OSError as failure:
+            # Without its rules nobody knows what of this folder is meant: take nothing of it, delete nothing of it.
+            frame.names = iter(())
+            why = f"its {IGNORE_FILE.decode()} cannot be read: {_why(failure)}"
+        else:
+            if rules is not None:
+                frame.ignoring = True
+                self._matcher.enter(self._prefix, rules)
+        if why:
+            yield from self._out(Unread(self._prefix, "incomplete", why))
+
+    def _closed_folder(self, path: bytes, name: bytes, error: OSError) -> list[Seen]:
+        """What to say of a folder that cannot be opened."""
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            why = "it is no longer there" if error.errno == errno.ENOENT else "it is no folder any more"
+            return [Unread(path, "vanished", why)]
+        try:
+            seen = os.lstat(name, dir_fd=self._frames[-1].fd)
+        except OSError:
+            return [Unread(path, "incomplete", _why(error))]
+        return [self._found(path, FOLDER, seen, None), Unread(path, "incomplete", _why(error))]
+
+    def _list(self, frame: _Frame) -> OSError | None:
+        """Read the folder's names, in order, into the frame. What stopped it, if something did; what came before is kept."""
+        listed: list[bytes] = []
+        failure: OSError | None = None
+        try:
+            with os.scandir(frame.fd) as entries:
+                names = _names(entries)
+                # Not list(islice(…)): what came before an error is kept.
+                for name in islice(names, LISTING_MAX):
+                    listed.append(name)
+                if len(listed) == LISTING_MAX:
+                    frame.sorter = Sorter()
+                    frame.sorter.extend(zip(listed, repeat(b""), strict=False))
+                    frame.sorter.extend(zip(names, repeat(b""), strict=False))
+        except OSError as error:
+            failure = error
+        if frame.sorter:
+            frame.names = (name for name, _ in frame.sorter)
+        else:
+            listed.sort()
+            frame.names = iter(listed)
+        return failure
+
+    def _leave(self) -> None:
+        frame = self._frames.pop()
+        if self._held and self._held[-1].path == self._prefix:
+            self._held.pop()  # nothing below was let in
+        if frame.ignoring:
+            self._matcher.leave()
+        if self._frames and self._frames[-1].fd < 0:
+            self._frames[-1].fd = self._reopen(frame.fd)
+        self._prefix = self._prefix[: frame.length]
+        _drop(frame)
+
+    def _reopen(self, child: int) -> int:
+        """The descriptor of the innermost frame again; -1 when the folder was moved: all that is left of it will say so."""
+        wanted = self._frames[-1].identity
+        for above in (True, False):
+            try:
+                fd = os.open("..", FOLDER_FLAGS, dir_fd=child) if above else self._open_from_root()
+            except OSError:
+                continue
+            seen = os.fstat(fd)
+            if (seen.st_dev, seen.st_ino) == wanted:
+                return fd
+            os.close(fd)
+        return -1
+
+    def _open_from_root(self) -> int:
+        fd = os.dup(self._frames[0].fd)
+        for part in parent_of(self._prefix).split(b"/")[:-1]:
+            above = fd
+            try:
+                fd = os.open(part, FOLDER_FLAGS, dir_fd=above)
+            finally:
+                os.close(above)
+        return fd
+
+    def _folder_xattrs(self, fd: int) -> dict[bytes, bytes] | None:
+        try:
+            return _read_xattrs(fd, b"") if self._xattrs else None
+        except OSError:
+            return None
+
+
+def _names(entries: Iterable[os.DirEntry[str]]) -> Iterator[bytes]:
+    """The names of a listing as bytes (an open folder is listed as text), with `/` behind those of folders."""
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    for entry in entries:
+        name = entry.name.encode(encoding, errors)
+        yield name + b"/" if entry.is_dir(follow_symlinks=False) else name
+
+
+class _Owners(dict[int, str]):
+    """Number → name of a user or group, asked once each."""
+
+    def __init__(self, ask: Callable[[int], str]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __missing__(self, number: int) -> str:
+        self[number] = name = self._ask(number)
+        return name
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _group_name(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EBADF:
+        return "its folder was moved while the scan looked"
+    return (error.strerror or str(error)).lower()
+
+
+def _lost(path: bytes, error: OSError) -> Unread:
+    """What to say of an entry that was listed and cannot be looked at."""
+    if error.errno == errno.ENOENT:
+        return Unread(path, "vanished", "it is no longer there")
+    return Unread(path, "unreadable", _why(error))
+
+
+def _drop(frame: _Frame) -> None:
+    if frame.fd >= 0:
+        os.close(frame.fd)
+    if frame.sorter:
+        frame.sorter.close()
+
+
+def _read_ignore_file(folder: int) -> bytes | None:
+    """The folder's `.mirrorignore`, None when there is none. OSError when it cannot be read, is a link or too long."""
+    try:
+        fd = os.open(IGNORE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        seen = os.fstat(fd)
+        if stat.S_ISDIR(seen.st_mode):
+            return None
+        if not stat.S_ISREG(seen.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if seen.st_size > IGNORE_FILE_MAX:
+            raise OSError(errno.EFBIG, f"it is larger than {IGNORE_FILE_MAX} bytes")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(IGNORE_FILE_MAX)
+    finally:
+        os.close(fd)
+
+
+def _read_xattrs(folder: int, name: bytes) -> dict[bytes, bytes]:
+    """The extended attributes of an entry itself. There is no fgetxattr-at; /proc gives a short path to an open folder."""
+    path = b"/proc/self/fd/%d/%s" % (folder, name) if name else b"/proc/self/fd/%d" % folder
+    follow = not name
+    try:
+        names = os.listxattr(path, follow_symlinks=follow)
+        return {os.fsencode(key): os.getxattr(path, key, follow_symlinks=follow) for key in names}
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENODATA):
+            return {}
+        raise
