@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -399,7 +400,7 @@ def fake_python(folder: Path, body: str) -> dict[str, str]:
     ("body", "message"),
     [
         ("exit 1", "no Python 3.11 or newer found; install one, or say where it is with PYTHON=/path/to/python3"),
-        (f'[[ "$*" == *ensurepip* ]] && exit 1\nexec {sys.executable} "$@"', "python3 has no ensurepip"),
+        (f'[[ "$*" == *ensurepip* ]] && exit 1\nexec {shlex.quote(sys.executable)} "$@"', "python3 has no ensurepip"),
     ],
     ids=["old", "ensurepip"],
 )
