@@ -50,9 +50,9 @@ class FolderSite:
     def identity(self) -> dict[str, str]:
         return {"host": os.uname().nodename, "path": self._root}
 
-    def scan(self) -> Iterator[Seen]:
+    def scan(self, matcher: Matcher | None = None) -> Iterator[Seen]:
         """See `Site.scan`. A folder that cannot be listed gives its Found and then an Unread of the same path."""
-        return Walk(self._root, Matcher(self._filter), self._xattrs).run()
+        return Walk(self._root, matcher or Matcher(self._filter), self._xattrs).run()
 
     def open(self, path: bytes) -> Content:
         folders: _Folders | None = getattr(self._local, "folders", None)
