@@ -22,11 +22,12 @@ NEW, CHANGED, DELETED, SAME, MOVED, DESCRIBED = "+", "*", "-", "=", ">", "."
 
 
 class Put(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="p"):
-    """An entry that is complete. symbol: + * or . (only described anew)."""
+    """An entry that is complete. symbol: + * or . (only described anew). before: the parent's entry of that path."""
 
     symbol: str
     entry: Entry
     validator: tuple[int, int]
+    before: Entry | None = None
 
 
 class Fetch(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="f"):

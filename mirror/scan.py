@@ -130,7 +130,7 @@ class Comparison:
                 self._stays(here.validator, validator)
                 return
             self.counts.described += 1
-            yield Put(DESCRIBED, described(here, content=entry), here.validator)
+            yield Put(DESCRIBED, described(here, content=entry), here.validator, entry)
             return
         fresh = described(here) if here.kind != FILE else None
         if fresh == entry:
@@ -143,7 +143,7 @@ class Comparison:
             symbol = DESCRIBED if type(fresh) is type(entry) and type(fresh) is Folder else CHANGED
             self.counts.described += symbol == DESCRIBED
             self.counts.changed += symbol == CHANGED
-            yield Put(symbol, fresh, here.validator)
+            yield Put(symbol, fresh, here.validator, entry)
 
     def _same_content(self, here: Found, entry: File, validator: tuple[int, int] | None) -> bool:
         if here.size != entry.size or self.checksum:

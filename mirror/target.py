@@ -136,6 +136,10 @@ def read_info(store: MaintainedStore) -> dict[str, Any] | None:
         data = store.get(MIRROR_KEY, 1 << 20)
     except NotFound:
         return None
+    except TargetMissingError:
+        if is_folder_url(store.url):
+            return None  # no folder yet is no mirror yet; a bucket that is missing is somebody's mistake
+        raise
     info = unsealed_json(data, where)
     check_format(info, where)
     if not {"uuid", "layout", "site", "ids"} <= info.keys():
