@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from mirror.chunking import ChunkId
 from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, OBJECT_MAX, SEGMENT, Kind, digest_of, seal, unseal
-from mirror.errors import DamageError, MirrorError
+from mirror.errors import DamageError, TemporaryError
 from mirror.keys import MANIFEST, ObjectName, show
 from mirror.manifest import (
     INLINE_CHUNKS,
@@ -209,14 +209,15 @@ def create_named(store: WritableStore, name: ObjectName, data: bytes | bytearray
     """Create an object that is named by its content; False when it is there already. An object of that name with another size
     (a zero-length one bit kopia#1879) is damage: it is never overwritten, so the run must say so."""
     key = name.key()
-    if store.create(key, data):
-        return True
-    size = store.size(key)
-    if size is None:
-        raise MirrorError(
-            "cannot create the object", where=f"{store.url}/{key}", why="the store says that it exists, then that it does not"
-        )
-    if size != len(data) and name.place == "packs":
-        raise DamageError("cannot use the object", where=f"{store.url}/{key}", why=f"it has {size} bytes, {len(data)} are right",
-                          hint="run `mirror verify`, then move that object away")  # fmt: skip
-    return False
+    for _ in range(5):
+        if store.create(key, data):
+            return True
+        size = store.size(key)
+        if size is None:
+            continue  # some services say "conflict" and mean "try again"
+        if size != len(data) and name.place == "packs":
+            raise DamageError("cannot use the object", where=f"{store.url}/{key}", why=f"it has {size} bytes, {len(data)} are right",
+                              hint="run `mirror verify`, then move that object away")  # fmt: skip
+        return False
+    raise TemporaryError("cannot create the object", where=f"{store.url}/{key}", why="the store says that it exists, then that it does not",
+                         hint="try again")  # fmt: skip

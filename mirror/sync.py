@@ -10,7 +10,7 @@ by the next one. An attempt that loses the race at the log is made anew where it
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -295,7 +295,7 @@ class _Run:
 
     def _requests(self, sent: Sent) -> None:
         counts: Requests = self.store.counts + sent.requests
-        self.report.requests = counts.requests()
+        self.report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
         self.report.bytes_uploaded = counts.bytes_up
 
     def _check_free(self, survey: Survey) -> None:
