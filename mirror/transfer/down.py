@@ -1,0 +1,270 @@
+"""From packs into a tree: what one worker does with one batch of files.
+
+Each range of a pack is read once, in order; every chunk is proved by its id and written with pwrite into a temporary file beside its
+destination. When the batch is complete: one syncfs, then the renames, so neither a reader nor a power cut sees half a file. Small files
+are put together in memory and written in one call. Parts of huge files go to a draft that the coordinator made, and finishes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import xxhash
+
+from mirror.chunking import ChunkId
+from mirror.lookup import Location
+from mirror.pack import Slot
+from mirror.site.writing import Description, Draft, FolderWriter
+from mirror.store import StoreSpec
+from mirror.store.open import open_store
+from mirror.store.wrap import Counts, CountingStore
+from mirror.transfer.fetch import Unreadable, blocks, extract, spans
+from mirror.workers import Ask, Tell
+
+SMALL = 1 << 20
+_HOLE = bytes(64 << 10)  # chunks of zeros of at least this size become holes
+
+
+class Piece(NamedTuple):
+    """A chunk of a file: its id, where it is, its offset in the file."""
+
+    id: ChunkId
+    place: Location
+    at: int
+
+
+class Wanted(NamedTuple):
+    """A file of a batch. draft: name of a temporary file made by the coordinator, of which this is a part; b"" for a whole file.
+
+    compare: a file of that size is there and stays when its fingerprint is the same (--checksum)."""
+
+    path: bytes
+    size: int
+    fingerprint: bytes
+    what: Description
+    pieces: list[Piece]
+    draft: bytes = b""
+    compare: bool = False
+
+
+class Job(NamedTuple):
+    """What every batch of a run shares; picklable."""
+
+    root: str
+    store: StoreSpec
+
+
+class Written(NamedTuple):
+    """What became of one file. problem: kind of docs/events.md or empty; unset: metadata that could not be set, as sentences.
+
+    kept: it was the same already. lost: the ids that could not be read, for a second look with a fresh index."""
+
+    path: bytes
+    problem: str = ""
+    why: str = ""
+    unset: tuple[str, ...] = ()
+    kept: bool = False
+    part: bool = False
+
+
+class Outcome(NamedTuple):
+    """What a batch did."""
+
+    files: list[Written]
+    bytes_written: int
+    counts: Counts
+
+
+@lru_cache(maxsize=2)
+def _store(spec: StoreSpec) -> CountingStore:
+    return CountingStore(open_store(spec))
+
+
+@dataclass
+class _Growing:
+    """A file that is being put together."""
+
+    wanted: Wanted
+    left: int
+    small: dict[int, bytes] = field(default_factory=dict)
+    draft: Draft | None = None
+
+
+@dataclass
+class _Batch:
+    writer: FolderWriter
+    done: list[tuple[Draft, Wanted, tuple[str, ...]]] = field(default_factory=list)
+    results: list[Written] = field(default_factory=list)
+    failed: set[bytes] = field(default_factory=set)
+    written: int = 0
+
+    def fail(self, growing: _Growing, kind: str, why: str) -> None:
+        path = growing.wanted.path
+        if path in self.failed:
+            return
+        self.failed.add(path)
+        self.results.append(Written(path, kind, why, part=bool(growing.wanted.draft)))
+        if growing.draft is not None:
+            if not growing.wanted.draft:
+                self.writer.drop(path, growing.draft.name)
+            os.close(growing.draft.fd)
+            growing.draft = None
+        growing.small.clear()
+
+    def take(self, growing: _Growing, piece: Piece, data: memoryview) -> None:
+        """Put a chunk where it belongs; finish the file with its last one."""
+        wanted = growing.wanted
+        if wanted.path in self.failed:
+            return
+        try:
+            if wanted.size <= SMALL and not wanted.draft:
+                growing.small[piece.at] = bytes(data)
+            else:
+                if growing.draft is None:
+                    growing.draft = self._begin(wanted)
+                if len(data) < len(_HOLE) or data[: len(_HOLE)] != _HOLE or any(data):
+                    os.pwrite(growing.draft.fd, data, piece.at)
+                self.written += len(data)
+            growing.left -= 1
+            if not growing.left:
+                self.finish(growing)
+        except OSError as error:
+            self.fail(growing, *why_not(error))
+
+    def _begin(self, wanted: Wanted) -> Draft:
+        if wanted.draft:
+            return Draft(self.writer.reopen(wanted.path, wanted.draft), wanted.draft)
+        draft = self.writer.draft(wanted.path)
+        os.truncate(draft.fd, wanted.size)
+        return draft
+
+    def finish(self, growing: _Growing) -> None:
+        wanted = growing.wanted
+        if wanted.draft:
+            assert growing.draft is not None
+            os.close(growing.draft.fd)
+            growing.draft = None
+            self.results.append(Written(wanted.path, part=True))
+            return
+        if growing.draft is None:
+            data = b"".join(growing.small[at] for at in sorted(growing.small))
+            growing.small.clear()
+            if xxhash.xxh3_128_digest(data) != wanted.fingerprint:
+                self.fail(growing, "damaged", "its chunks are not what its fingerprint says")
+                return
+            growing.draft = self.writer.draft(wanted.path)
+            if data:
+                os.write(growing.draft.fd, data)
+            self.written += len(data)
+        unset = tuple(self.writer.describe(growing.draft.fd, wanted.what))
+        os.close(growing.draft.fd)
+        self.done.append((growing.draft, wanted, unset))
+        growing.draft = None
+
+    def settle(self) -> None:
+        """Make the batch durable, then visible."""
+        if not self.done:
+            return
+        self.writer.settle()
+        for draft, wanted, unset in self.done:
+            try:
+                self.writer.put(draft, wanted.path)
+                self.results.append(Written(wanted.path, unset=unset))
+            except OSError as error:
+                self.writer.drop(wanted.path, draft.name)
+                self.results.append(Written(wanted.path, *why_not(error)))
+        self.done = []
+
+
+def why_not(error: OSError) -> tuple[str, str]:
+    """(problem kind, why) of a failed write. A full disk is no file's problem: TemporaryError is raised for it by the caller."""
+    if error.errno in _NO_SPACE:
+        raise error
+    kind = "name" if error.errno in _BAD_NAME else "unwritable"
+    return kind, _BLOCKED.get(error.errno or 0, error.strerror or str(error))
+
+
+_NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
+_BAD_NAME = (36, 84, 22)  # ENAMETOOLONG, EILSEQ, EINVAL
+_BLOCKED = {
+    21: "a folder of that name is there",
+    39: "a folder of that name is there and holds other files",
+    40: "a link lies in the way",
+    20: "something on the way to it is no folder",
+}
+
+
+def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
+    """Bring these files into the tree. Idempotent. OSError ENOSPC ends the batch, what is wrong with one file is its result."""
+    store = _store(job.store)
+    before = store.counts
+    writer = FolderWriter(job.root)
+    batch = _Batch(writer)
+    growing: list[_Growing] = []
+    try:
+        growing = _start(batch, files)
+        _fill(store, batch, growing)
+        batch.settle()
+    except BaseException:
+        for one in growing:
+            if one.draft is not None:
+                os.close(one.draft.fd)
+                if not one.wanted.draft:
+                    writer.drop(one.wanted.path, one.draft.name)
+        for draft, wanted, _ in batch.done:
+            writer.drop(wanted.path, draft.name)
+        raise
+    finally:
+        writer.close()
+    return Outcome(batch.results, batch.written, store.counts - before)
+
+
+def _start(batch: _Batch, files: list[Wanted]) -> list[_Growing]:
+    growing = []
+    for wanted in files:
+        if wanted.compare and _is_there(batch.writer, wanted):
+            unset = batch.writer.describe_file(wanted.path, wanted.what)
+            batch.results.append(Written(wanted.path, unset=tuple(unset), kept=True))
+            continue
+        one = _Growing(wanted, len(wanted.pieces))
+        growing.append(one)
+        if not wanted.pieces:
+            try:
+                batch.finish(one)
+            except OSError as error:
+                batch.fail(one, *why_not(error))
+    return growing
+
+
+def _is_there(writer: FolderWriter, wanted: Wanted) -> bool:
+    try:
+        fd = writer.reopen(wanted.path, wanted.path.rpartition(b"/")[2])
+    except OSError:
+        return False
+    with os.fdopen(fd, "rb") as stream:
+        whole = xxhash.xxh3_128()
+        while data := stream.read(1 << 20):
+            whole.update(data)
+        return whole.digest() == wanted.fingerprint
+
+
+def _fill(store: CountingStore, batch: _Batch, growing: list[_Growing]) -> None:
+    needed: dict[tuple[str, Slot], list[tuple[_Growing, Piece]]] = {}
+    for one in growing:
+        for piece in one.wanted.pieces:
+            needed.setdefault((piece.place.pack, piece.place.slot), []).append((one, piece))
+    for pack, slot, block in blocks(store, spans(needed)):
+        proved: dict[ChunkId, memoryview] = {}
+        for one, piece in needed.pop((pack, slot)):
+            try:
+                if isinstance(block, Unreadable):
+                    raise block
+                if piece.id not in proved:
+                    proved[piece.id] = extract(block, piece.place, piece.id)
+            except Unreadable as error:
+                batch.fail(one, "damaged", f"{error.pack}: {error.why}")
+                continue
+            batch.take(one, piece, proved[piece.id])
