@@ -3,9 +3,10 @@
 Three tiers of one to five methods; a class offers what it can do. A store knows bytes and keys, never what they mean.
 Everything may be called from any thread. Keys are relative, `/`-separated, ASCII, as `mirror.keys` spells them.
 
-Every method raises AuthError (credentials, rights), TemporaryError (dead endpoint, time-out, disk full) or MirrorError, each with the
-URL in it, and nothing of the client library's own; what is said of other errors stands with the method. Retries are the
-client library's (STYLE 22): a method that raises has been tried enough.
+Every method raises AuthError (credentials, rights), TemporaryError (dead endpoint, time-out, disk full), TargetMissingError
+(the place itself is not there: no such bucket, no such folder; but `create` and `put_hint` make a folder) or MirrorError, each
+with the URL in it, and nothing of the client library's own; what is said of other errors stands with the method. Retries are
+the client library's (STYLE 22): a method that raises has been tried enough.
 
 A store crosses to worker processes as its `StoreSpec`, opened again there by `mirror.store.open.open_store`.
 """
@@ -55,9 +56,10 @@ class WritableStore(ReadableStore, Protocol):
     """A place that objects can be created in. No method here overwrites, but `put_hint`."""
 
     def create(self, key: str, data: Data) -> bool:
-        """Create the object, durable and whole when this returns True. False: one of that name is there (perhaps ours: after a
-        lost answer the caller reads it back). Never overwrites, never leaves half an object under its name, and refuses
-        (UsageError) where the place cannot promise that. May be called twice."""
+        """Create the object, durable and whole when this returns True. False: one of that name is there, durable too (perhaps
+        ours: after a lost answer, and where a service says "conflict" and means "try again", so the caller reads it back).
+        Never overwrites, never leaves half an object under its name, and refuses (UsageError) where the place cannot promise
+        that. May be called twice."""
         ...
 
     def put_hint(self, key: str, data: Data) -> None:
@@ -86,13 +88,16 @@ class StoreSpec:
     """What it takes to open a store, picklable: URL plus the client's settings (never a secret: those stay in the
     environment and in the profile, which workers share).
 
-    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, or `memory://NAME` (one process, tests).
-    endpoint_url, region, profile: as boto3 means them. bandwidth: bytes a second, 0 for no limit. transfers: requests in flight.
+    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, or `memory://NAME` (one process, tests). endpoint_url,
+    region, profile: as boto3 means them. static_credentials: the environment holds keys, and no file has anything to add to
+    them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for
+    no limit. transfers: requests in flight.
     """
 
     url: str
     endpoint_url: str = ""
     region: str = ""
     profile: str = ""
+    static_credentials: bool = False
     bandwidth: int = 0
     transfers: int = 8

@@ -1,0 +1,386 @@
+"""A store in a folder, durable: what `create` has acknowledged survives a power cut.
+
+Own code because obstore's local store does not fsync. The order of one `create`: temporary file, write, fsync, hard link to the
+final name (which fails when the name is taken, so nothing is ever overwritten), fsync of the folder and, once per process, of
+each folder above it. Where hard links do not exist RENAME_NOREPLACE does it; where neither exists `create` refuses.
+
+Folders are 0700 and files 0600: a mirror holds deleted pages and host names. Every step below the root goes from folder to
+folder by descriptor with O_NOFOLLOW, so a symbolic link planted in the store leads nowhere. Temporary files live in
+`.mirror-tmp/` of the root, which no listing shows, named after the process that writes them.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = FolderStore(folder + "/store")
+    ...     store.create("log/000000000001.json", b"{}"), store.create("log/000000000001.json", b"?"), list(store.list("log/"))
+    (True, False, [Stat(key='log/000000000001.json', size=2)])
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import socket
+import stat
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+
+from mirror.errors import DamageError, NotFound, TargetMissingError, UsageError
+from mirror.store import Data, Stat
+from mirror.store.errnos import error_for
+
+TEMPORARY = ".mirror-tmp"
+_DAY = 86_400
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK: opening a planted fifo must not hang; it means nothing on a regular file.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_RENAME_NOREPLACE = 1
+
+# Gives a temporary file its final name or raises FileExistsError: (temporary folder, its name, final folder, final name).
+Publisher = Callable[[int, str, int, str], None]
+
+
+def by_link(temporary: int, source: str, folder: int, name: str) -> None:
+    """Publish by a hard link; the temporary name stays and is removed by the caller."""
+    os.link(source, name, src_dir_fd=temporary, dst_dir_fd=folder, follow_symlinks=False)
+
+
+def by_rename(temporary: int, source: str, folder: int, name: str) -> None:
+    """Publish by renameat2(RENAME_NOREPLACE): Linux, for filesystems without hard links (FAT, many FUSE ones)."""
+    renameat2 = getattr(_libc(), "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if renameat2(temporary, os.fsencode(source), folder, os.fsencode(name), _RENAME_NOREPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+class FolderStore:
+    """A MaintainedStore in a folder. `publishers` are tried in order; they and `fsync` are parameters for tests of refusing
+    filesystems and of the order of steps. A read of a missing root raises TargetMissingError; `create` makes the root, not what
+    is above it."""
+
+    def __init__(
+        self, root: str, *, publishers: Sequence[Publisher] = (by_link, by_rename), fsync: Callable[[int], None] = os.fsync
+    ) -> None:
+        self.root = os.path.abspath(root)
+        self._publishers = publishers
+        self._sync = fsync
+        # Folders whose own name is known to be on disk. Sets of strings are safe to share: at worst a folder is synced twice.
+        self._durable: set[str] = set()
+
+    @property
+    def url(self) -> str:
+        return self.root
+
+    def get(self, key: str, limit: int) -> bytes:
+        with self._file(key) as (file, size):
+            if size > limit:
+                raise DamageError(
+                    "cannot read", where=self._where(key), why=f"it has {size} bytes, more than the {limit} it may have"
+                )
+            return _pread(file, 0, size)
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        with self._file(key) as (file, size):
+            if short := [end for _, end in ranges if end > size]:
+                why = f"it has {size} bytes, and bytes up to {max(short)} were asked for"
+                raise DamageError("cannot read", where=self._where(key), why=why)
+            return [_pread(file, start, end) for start, end in ranges]
+
+    def size(self, key: str) -> int | None:
+        folders, name = self._parts(key)
+        with self._errors("cannot look at", key):
+            try:
+                with self._folder(folders) as folder:
+                    return self._regular(os.stat(name, dir_fd=folder, follow_symlinks=False), key)
+            except FileNotFoundError:
+                return None
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        folders = self._parts(prefix)[0] if prefix else []
+        with self._errors("cannot list", prefix):
+            try:
+                with self._folder(folders) as folder:
+                    yield from self._walk(folder, prefix)
+            except FileNotFoundError:
+                return
+
+    def create(self, key: str, data: Data) -> bool:
+        folders, name = self._parts(key)
+        with self._errors("cannot write", key), self._folder(folders, make=True) as folder:
+            made = not _exists(folder, name) and self._create(folder, name, data, key)
+            # Also when it was there: whoever relies on that object may do so only once its name is on disk.
+            self._sync_folder(folder)
+            return made
+
+    def put_hint(self, key: str, data: Data) -> None:
+        folders, name = self._parts(key)
+        with (
+            self._errors("cannot write", key),
+            self._folder(folders, make=True) as folder,
+            self._staged(data) as (temporary, source),
+        ):
+            os.replace(source, name, src_dir_fd=temporary, dst_dir_fd=folder)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            folders, name = self._parts(key)
+            with self._errors("cannot delete", key), suppress(FileNotFoundError), self._folder(folders) as folder:
+                os.unlink(name, dir_fd=folder)
+
+    def sweep(self) -> int:
+        """Removes temporary files of processes of this host that are gone, and those older than a day."""
+        removed = 0
+        with self._errors("cannot clean up", TEMPORARY), suppress(FileNotFoundError), self._folder([TEMPORARY]) as folder:
+            for entry in list(os.scandir(folder)):
+                with suppress(FileNotFoundError):
+                    if _abandoned(entry.name, entry.stat(follow_symlinks=False).st_mtime):
+                        os.unlink(entry.name, dir_fd=folder)
+                        removed += 1
+        return removed
+
+    def free_bytes(self) -> tuple[int, int] | None:
+        with self._errors("cannot look at", ""):
+            try:
+                room = os.statvfs(self.root)
+            except FileNotFoundError:  # not made yet: it will be on its parent's filesystem
+                room = os.statvfs(os.path.dirname(self.root))
+            return room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+
+    # Names and folders
+
+    def _where(self, key: str) -> str:
+        return f"{self.root}/{key}".rstrip("/")
+
+    def _parts(self, key: str) -> tuple[Sequence[str], str]:
+        """The folders of a key and its last name (empty for a prefix)."""
+        *folders, name = key.split("/")
+        if any(part in ("", ".", "..") for part in folders) or name in (".", "..") or "\0" in key or folders[:1] == [TEMPORARY]:
+            raise UsageError("cannot use the key", where=repr(key), why="it is not the name of an object in a store")
+        return folders, name
+
+    @contextmanager
+    def _folder(self, folders: Sequence[str], make: bool = False) -> Iterator[int]:
+        """A descriptor of a folder below the root, reached without following a link. make: durably make what is missing."""
+        folder = self._open_root(make)
+        try:
+            path = ""
+            for part in folders:
+                path = f"{path}{part}/"
+                below = self._step(folder, part, path, make)
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _step(self, folder: int, part: str, path: str, make: bool) -> int:
+        try:
+            below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            if not make:
+                raise
+            with suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=folder)
+            self._durable.discard(path)
+            below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        # Whoever made it may not have synced it yet: each process does so once.
+        if make and path not in self._durable:
+            try:
+                self._sync_folder(folder)
+            except OSError:
+                os.close(below)
+                raise
+            self._durable.add(path)
+        return below
+
+    def _open_root(self, make: bool) -> int:
+        try:
+            folder = os.open(self.root, _FOLDER)
+        except FileNotFoundError:
+            if not make:
+                raise self._no_root("there is no such folder", "is it mounted?") from None
+            try:
+                with suppress(FileExistsError):
+                    os.mkdir(self.root, 0o700)
+            except FileNotFoundError:
+                parent = os.path.dirname(self.root)
+                raise self._no_root(
+                    f"there is no folder {parent} to make it in", "is it mounted? else make that folder first"
+                ) from None
+            self._durable.discard("")
+            folder = os.open(self.root, _FOLDER)
+        except NotADirectoryError:
+            raise self._no_root("it is not a folder", "give the path of a folder") from None
+        if make and "" not in self._durable:
+            with suppress(PermissionError):  # a parent we may not read cannot be synced; the store itself can
+                parent_fd = os.open(os.path.dirname(self.root), _FOLDER)
+                try:
+                    self._sync_folder(parent_fd)
+                finally:
+                    os.close(parent_fd)
+            self._durable.add("")
+        return folder
+
+    def _no_root(self, why: str, hint: str) -> TargetMissingError:
+        return TargetMissingError("cannot use", where=self.root, why=why, hint=hint)
+
+    def _sync_folder(self, folder: int) -> None:
+        try:
+            self._sync(folder)
+        except OSError as error:
+            # Filesystems that cannot sync a folder say so like this; they order names by themselves or not at all.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+                raise
+
+    # Reading
+
+    @contextmanager
+    def _file(self, key: str) -> Iterator[tuple[int, int]]:
+        """An object's descriptor and size. NotFound; DamageError when something else than a file has its name."""
+        folders, name = self._parts(key)
+        with self._errors("cannot read", key):
+            try:
+                with self._folder(folders) as folder:
+                    file = os.open(name, _READ, dir_fd=folder)
+            except FileNotFoundError:
+                raise NotFound(key) from None
+            try:
+                yield file, self._regular(os.fstat(file), key)
+            finally:
+                os.close(file)
+
+    def _regular(self, found: os.stat_result, key: str) -> int:
+        if not stat.S_ISREG(found.st_mode):
+            raise DamageError("cannot use", where=self._where(key), why="it is not a regular file", hint="look who put it there")
+        return found.st_size
+
+    def _walk(self, folder: int, prefix: str) -> Iterator[Stat]:
+        below = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        yield Stat(prefix + entry.name, entry.stat(follow_symlinks=False).st_size)
+        for name in below:
+            if prefix == "" and name == TEMPORARY:
+                continue
+            try:
+                child = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            except FileNotFoundError:
+                continue
+            try:
+                yield from self._walk(child, f"{prefix}{name}/")
+            finally:
+                os.close(child)
+
+    # Writing
+
+    def _create(self, folder: int, name: str, data: Data, key: str) -> bool:
+        with self._staged(data) as (temporary, source):
+            for publish in self._publishers:
+                try:
+                    publish(temporary, source, folder, name)
+                    return True
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    # EPERM is what link(2) says on FAT; from a rename it means what it says.
+                    if error.errno not in _NOT_HERE and not (error.errno == errno.EPERM and publish is not self._publishers[-1]):
+                        raise
+        raise UsageError(
+            "cannot write",
+            where=self._where(key),
+            why="without hard links and RENAME_NOREPLACE one object could overwrite another, and this filesystem has neither",
+            hint="keep the mirror on another filesystem",
+        )
+
+    @contextmanager
+    def _staged(self, data: Data) -> Iterator[tuple[int, str]]:
+        """A durable temporary file with this content: its folder and name. Removed at the end, if it still has that name."""
+        name = f"{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+        with self._folder([TEMPORARY], make=True) as temporary:
+            file = os.open(name, _WRITE, 0o600, dir_fd=temporary)
+            try:
+                try:
+                    _write_all(file, data)
+                    self._sync(file)
+                finally:
+                    os.close(file)
+                yield temporary, name
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=temporary)
+
+    @contextmanager
+    def _errors(self, what: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise error_for(error, what, self._where(key)) from error
+
+
+_NOT_HERE = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _pread(file: int, start: int, end: int) -> bytes:
+    """The bytes [start, end). A file that shrinks meanwhile gives fewer: whoever asked checks what the bytes mean."""
+    data = os.pread(file, end - start, start) if end > start else b""
+    while len(data) < end - start and (more := os.pread(file, end - start - len(data), start + len(data))):
+        data += more
+    return data
+
+
+def _write_all(file: int, data: Data) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+@cache
+def _host() -> str:
+    """This host and process-id namespace: a process id means nothing in another container."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        space = 0
+    return f"{zlib.crc32(f'{socket.gethostname()} {space}'.encode()):08x}"
+
+
+def _abandoned(name: str, written: float) -> bool:
+    if time.time() - written > _DAY:
+        return True
+    host, _, rest = name.partition("-")
+    pid = rest.partition("-")[0]
+    return host == _host() and pid.isdecimal() and not _alive(int(pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
