@@ -66,6 +66,7 @@ class SeaweedFS:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._sockets: list[Path] = []
         self._client: Any = None
 
     def __enter__(self) -> Self:
@@ -87,6 +88,10 @@ class SeaweedFS:
             json.dumps({"identities": [_identity("admin", ADMIN, "Admin"), _identity("reader", READER, "Read", "List")]})
         )
         master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = free_ports(8)
+        self._sockets = [
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock")
+            for name, port in (("master", master_grpc), ("volume", volume_grpc), ("filer", filer_grpc), ("s3", s3_grpc))
+        ]
         self.port = s3
         self.endpoint_url = f"http://127.0.0.1:{s3}"
         self._log = data / "weed.log"
@@ -168,9 +173,11 @@ class SeaweedFS:
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                self._process.kill()  # it takes its time over open connections, and its files are ours to throw away
                 self._process.wait()
             self._process = None
+            for socket_file in self._sockets:  # weed has these in /tmp, whatever it is told
+                socket_file.unlink(missing_ok=True)
 
     def log_tail(self) -> str:
         """The last lines the server wrote."""
@@ -186,6 +193,12 @@ class SeaweedFS:
         )
         settings = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 3, "mode": "standard"}, connect_timeout=5)
         return session.client("s3", endpoint_url=self.endpoint_url, config=settings)
+
+    @property
+    def shared_client(self) -> Any:
+        """The client of ADMIN that lives as long as the server."""
+        assert self._client
+        return self._client
 
     def new_bucket(self) -> str:
         """A fresh, empty bucket."""
@@ -215,10 +228,10 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def s3_error(status: int, code: str, message: str) -> Answer:
-    """An S3 error document, as the real service sends it."""
-    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId></Error>'
-    return Answer(status, body.encode(), {"Content-Type": "application/xml"})
+def s3_error(status: int, code: str, message: str = "a test says so", more: str = "") -> Answer:
+    """An S3 error document, as the real service sends it; `more` is XML inside it."""
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}<RequestId>1</RequestId></Error>"
+    return Answer(status, f'<?xml version="1.0" encoding="UTF-8"?>\n{body}'.encode(), {"Content-Type": "application/xml"})
 
 
 @contextmanager
@@ -231,6 +244,8 @@ def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Head and body in one packet: two would wait 40 ms for each other (Nagle and delayed acknowledgements).
+        wbufsize = -1
 
         def _serve(self) -> None:
             with lock:
@@ -245,6 +260,7 @@ def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
+            self.wfile.flush()
 
         def _pass_on(self, body: bytes) -> Answer:
             connection = http.client.HTTPConnection(upstream, timeout=30)
