@@ -24,9 +24,10 @@ from typing import Final
 
 from mirror.errors import SourceError
 from mirror.keys import parent_of, path_fault
-from mirror.site import FILE, FOLDER, SYMLINK, Excluded, Found, Seen, Unread
+from mirror.site import FILE, FOLDER, SYMLINK, Found, Seen, Unread
 from mirror.site.filters import IGNORE_FILE, IGNORE_FILE_MAX, Matcher
 from mirror.site.hardlinks import HardLinks
+from mirror.site.held import Held
 from mirror.spool import Sorter
 
 LISTING_MAX: Final = 100_000  # names of one folder held in memory
@@ -61,7 +62,7 @@ class Walk:
         self._root, self._matcher, self._xattrs = root, matcher, xattrs
         self._frames: list[_Frame] = []
         self._prefix = b""  # the path of the innermost frame
-        self._held: list[Found] = []  # folders that a filter leaves out unless something below is let in
+        self._held = Held()
         self._links = HardLinks()
         self._users, self._groups = _Owners(_user_name), _Owners(_group_name)
 
@@ -69,7 +70,7 @@ class Walk:
         """See `Site.scan`. Closing the iterator gives everything back."""
         try:
             yield from self._enter_root()
-            users, groups, held = self._users, self._groups, self._held
+            users, groups, held = self._users, self._groups, self._held.folders
             lstat, make, plain = os.lstat, tuple.__new__, stat.S_IFREG
             while self._frames:
                 frame, prefix, fd = self._frames[-1], self._prefix, self._frames[-1].fd
@@ -80,7 +81,7 @@ class Walk:
                     if matcher and (rule := matcher.decide(prefix + name)):
                         tentative = name[-1] == _SLASH and matcher.looks_below(rule)
                         if not tentative:
-                            yield Excluded(prefix + name, rule)
+                            yield from self._held.exclude(prefix + name, rule)
                             continue
                     if name[-1] == _SLASH:
                         yield from self._enter(name, tentative)
@@ -105,11 +106,12 @@ class Walk:
                         ),
                     )  # fmt: skip
                 else:
-                    self._leave()
+                    yield from self._leave()
         finally:
             while self._frames:
                 _drop(self._frames.pop())
             self._links.close()
+            self._held.close()
 
     # ------------------------------------------------------------------ single entries
 
@@ -144,9 +146,8 @@ class Walk:
 
     def _out(self, *seen: Seen) -> Iterator[Seen]:
         """Let something out, after the folders above it that were held back."""
-        held = self._held[:]
-        self._held.clear()
-        yield from held
+        if self._held.folders:
+            yield from self._held.release()
         yield from seen
 
     # ------------------------------------------------------------------ folders
@@ -193,7 +194,7 @@ class Walk:
         failure = self._list(frame)
         found = self._found(path, FOLDER, seen, self._folder_xattrs(fd))
         if tentative and not failure:
-            self._held.append(found)
+            self._held.hold(found)
         else:
             yield from self._out(found)
         yield from self._begin(frame, failure)
@@ -248,16 +249,15 @@ class Walk:
             frame.names = iter(listed)
         return failure
 
-    def _leave(self) -> None:
-        frame = self._frames.pop()
-        if self._held and self._held[-1].path == self._prefix:
-            self._held.pop()  # nothing below was let in
+    def _leave(self) -> Iterator[Seen]:
+        frame, left = self._frames.pop(), self._prefix
         if frame.ignoring:
             self._matcher.leave()
         if self._frames and self._frames[-1].fd < 0:
             self._frames[-1].fd = self._reopen(frame.fd)
-        self._prefix = self._prefix[: frame.length]
+        self._prefix = left[: frame.length]
         _drop(frame)
+        return self._held.leave(left)
 
     def _reopen(self, child: int) -> int:
         """The descriptor of the innermost frame again; -1 when the folder was moved: all that is left of it will say so."""
