@@ -48,6 +48,7 @@ def environment(work: Path) -> dict[str, str]:
         "XDG_DATA_HOME": str(home / "data"),
         "XDG_STATE_HOME": str(home / "state"),
         "PYTHONPATH": str(CHECKOUT),
+        "PYTHONSAFEPATH": "1",  # `-m mirror` must not look into the site it mirrors
         "RESTIC_PASSWORD": "benchmark",
         "RESTIC_CACHE_DIR": str(home / "restic"),
         "BORG_BASE_DIR": str(home / "borg"),

@@ -54,7 +54,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often each timed command runs (default 3)")
     parser.add_argument("--only", type=_names, default=list(SCENARIOS), help=f"of {','.join(SCENARIOS)} (default all)")
     parser.add_argument("--write", type=Path, help="the page to write, docs/benchmarks.md")
-    parser.add_argument("--corpus", type=Path, default=fetch.default_folder(), help="where the corpora are or go")
+    parser.add_argument(
+        "--corpus", type=lambda text: Path(text).absolute(), default=fetch.default_folder(), help="where the corpora are or go"
+    )
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -76,6 +78,6 @@ def _about(options: argparse.Namespace, bench: Bench) -> Page:
         command += f" --only {','.join(options.only)}"
     if options.write:
         command += f" --write docs/{options.write.name}"
-    facts = {**machine.describe(bench.work), "corpora": "; ".join(fetch.describe(options.corpus))}
+    facts = {**machine.describe(bench.work), **fetch.describe(options.corpus)}
     env = {**bench.env, "PATH": os.pathsep.join([bench.env["PATH"], "/usr/local/bin", "/usr/bin"])}
     return Page(date.today().isoformat(), command, options.rounds, facts, machine.versions(bench.mirror, env))

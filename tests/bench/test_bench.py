@@ -10,6 +10,7 @@ import pytest
 
 from . import measure, tools
 from .figures import NOT_BUILT, Limit, Ratio, Sample, Series, Table, judge
+from .memory import huge_file, many_files
 from .render import Page, goal_grid, grid, page, scenario_grid
 
 FASTER = Ratio("full sync", "folder", "full", "seconds", "restic", at_least=1.5)
@@ -115,3 +116,16 @@ def test_folder_sizes(tmp_path: Path) -> None:
     measure.warm(tmp_path)
     assert measure.tree_bytes(tmp_path) == 5000 + len("missing")
     assert measure.disk_bytes(tmp_path) >= 5000
+
+
+def test_generated_inputs_are_the_same_every_time_and_repeat_nothing(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        huge_file(tmp_path / name, (64 << 20) + 12345)
+    data = (tmp_path / "one").read_bytes()
+    assert data == (tmp_path / "two").read_bytes()
+    assert len(data) == (64 << 20) + 12345
+    assert data[:12345] != data[64 << 20 :]
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    many_files(pages, 200)
+    assert len({path.read_bytes() for path in pages.iterdir()}) == 200

@@ -45,13 +45,13 @@ def fetch(folder: Path) -> Corpora:
     return Corpora(_rust_doc(folder), tuple(_next(folder, version) for version in RELEASES))
 
 
-def describe(folder: Path) -> list[str]:
-    """What is there, one line each: name, files, bytes."""
-    lines = []
+def describe(folder: Path) -> dict[str, str]:
+    """What is there: name → files, bytes."""
+    found = {}
     for name in ("rust-doc", *(f"next-{version}" for version in RELEASES)):
         files = [Path(where) / each for where, _, names in os.walk(folder / name) for each in names]
-        lines.append(f"{name}: {len(files):,} files, {sum(file.lstat().st_size for file in files) / 1e6:,.0f} MB")
-    return lines
+        found[name] = f"{len(files):,} files, {sum(file.lstat().st_size for file in files) / 1e6:,.0f} MB"
+    return found
 
 
 def _rust_doc(folder: Path) -> Path:
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
     except Missing as missing:
         sys.stderr.write(f"{missing}\n")
         return 1
-    sys.stdout.write("\n".join(describe(folder)) + "\n")
+    sys.stdout.writelines(f"{name}: {what}\n" for name, what in describe(folder).items())
     return 0
 
 
