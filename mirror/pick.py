@@ -1,0 +1,390 @@
+"""Which snapshot is meant, and a target opened for reading it.
+
+    with Reading(TargetSpec(StoreSpec("/backup/www"))) as reading:
+        record = reading.pick("2026-11-20T03:00")
+        for entry in reading.entries(record, [b"docs"]):
+            ...
+
+Owns the words for a snapshot, and the rule of readers: nothing here ever changes a target, and no lock is taken, so a prune may go by at
+any moment. What cannot be read is looked for again while the head of the log has moved; a doomed place is no place. Only when
+the head stands still is it damage, unless the snapshot itself was forgotten meanwhile.
+
+A number means that record, `latest` the newest live snapshot, `tag:NAME` the newest live one with that tag. A time means the newest live
+one whose scan had started by then, in the local zone unless an offset is given. It covers all that it names: `2026-11-20` the whole
+day, `2026-11-20T03:00` that minute to its end, so that whatever `snapshots` prints finds the snapshot it stands beside.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from itertools import chain, islice, pairwise
+
+from mirror import log
+from mirror.chunking import ChunkId
+from mirror.envelope import SEGMENT
+from mirror.errors import DamageError, InTheWayError, NotFound, TargetMissingError, UsageError
+from mirror.events import Job, Notice
+from mirror.keys import LOG_PREFIX, path_fault, record_number, show
+from mirror.lookup import ChunkIndex
+from mirror.manifest import Entry, Ref
+from mirror.snapshot import ManifestReader
+from mirror.state import State
+from mirror.store import ReadableStore
+from mirror.target import TargetSpec, open_target
+from mirror.transfer import fetch
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d:?\d\d)?)?")
+_RANGES_SHOWN = 3  # at either end of the live snapshots
+_BEHIND_ALL = b"\xff" * 65_537  # no path is as long
+_RELOADS = 20  # of an index whose fragments vanish while it is read: as many prunes in a row
+
+
+# -- words for a snapshot ---------------------------------------------------------------------------------------------
+
+
+def pick(store: ReadableStore, head: log.Record | None, at: str) -> log.Record:
+    """The live snapshot that `at` means, as of `head`. TargetMissingError when there is none at all, UsageError when none is meant."""
+    if head is None or not head.body["live"]:
+        why = "all were forgotten" if head is not None and head.number > 1 else "nothing was mirrored into it yet"
+        raise TargetMissingError("there is no snapshot in", where=store.url, why=why, hint="run `mirror sync SRC TARGET` first")
+    if at == "latest":
+        return _snapshot(store, head, head.live[-1])
+    if at.isascii() and at.isdigit():
+        return _numbered(store, head, int(at))
+    if at.startswith("tag:"):
+        name = at.removeprefix("tag:")
+        found = next((r for r in live_snapshots(store, head) if name in r.body.get("tags", ())), None)
+        if found is None:
+            raise _none(store, head, f"no live snapshot has the tag {name!r}")
+        return found
+    end = end_of(at)
+    found = next((r for r in live_snapshots(store, head) if r.started < end), None)
+    if found is None:
+        raise _none(store, head, f"no live snapshot had been started by {at}")
+    return found
+
+
+def live_snapshots(store: ReadableStore, head: log.Record | None) -> Iterator[log.Record]:
+    """The live snapshots as of a head, newest first, each read when it is asked for."""
+    if head is not None:
+        yield from (_snapshot(store, head, number) for number in reversed(head.live))
+
+
+def end_of(at: str) -> datetime:
+    """The end of the day, minute, second or fraction that `at` names; local zone unless it has an offset. UsageError for anything else.
+
+    >>> end_of("2026-11-20T03:00Z").isoformat()
+    '2026-11-20T03:01:00+00:00'
+    """
+    match = _TIME.fullmatch(at)
+    try:
+        if not match:
+            raise ValueError
+        day, clock, offset = match.groups()
+        if clock is None:
+            return (datetime.fromisoformat(day) + timedelta(days=1)).astimezone()
+        moment = datetime.fromisoformat(f"{day}T{clock}{offset or ''}").astimezone()
+        digits = len(clock.partition(".")[2])
+        unit = timedelta(minutes=1) if len(clock) == 5 else timedelta(microseconds=10 ** (6 - digits))
+        return (moment + unit).astimezone(moment.tzinfo if offset != "Z" else datetime.fromisoformat("2000-01-01T00Z").tzinfo)
+    except (ValueError, OverflowError):
+        raise UsageError("cannot tell which snapshot is meant by", where=repr(at),
+                         hint="say a number, latest, tag:NAME, 2026-11-20 or 2026-11-20T03:00") from None  # fmt: skip
+
+
+def ranges_text(numbers: Iterable[int], most: int = 2 * _RANGES_SHOWN) -> str:
+    """Ascending numbers for people; past `most` ranges the first and last of them.
+
+    >>> ranges_text([1, 2, 3, 7, 9, 10]), ranges_text(range(1, 100, 2), 4)
+    ('1-3, 7, 9-10', '1, 3, … 97, 99')
+    """
+    parts = [f"{first}-{last}" if last > first else f"{first}" for first, last in log.ranges(list(numbers))]
+    if len(parts) <= most:
+        return ", ".join(parts)
+    return f"{', '.join(parts[: most // 2])}, … {', '.join(parts[-(most // 2) :])}"
+
+
+def _numbered(store: ReadableStore, head: log.Record, number: int) -> log.Record:
+    if number in head.live:
+        return _snapshot(store, head, number)
+    if not 1 <= number <= head.number:
+        raise _none(store, head, f"there is no snapshot {number}")
+    record = _record(store, number)
+    if record.kind == log.SNAPSHOT:
+        raise _none(store, head, f"snapshot {number} was forgotten")
+    raise _none(store, head, f"record {number} is no snapshot but of kind {record.kind}")
+
+
+def _snapshot(store: ReadableStore, head: log.Record, number: int) -> log.Record:
+    record = head if number == head.number else _record(store, number)
+    if record.kind != log.SNAPSHOT:
+        raise DamageError("cannot use the record", where=f"{store.url}/{log.record_key(number)}",
+                          why=f"record {head.number} calls it a live snapshot, and it is of kind {record.kind}")  # fmt: skip
+    return record
+
+
+def _record(store: ReadableStore, number: int) -> log.Record:
+    try:
+        return log.read_record(store, number)
+    except NotFound:
+        raise DamageError("cannot read the record", where=f"{store.url}/{log.record_key(number)}", why="it is not there, and later ones are",
+                          hint="run `mirror verify`") from None  # fmt: skip
+
+
+def _none(store: ReadableStore, head: log.Record, why: str) -> UsageError:
+    return UsageError("cannot use the snapshot of", where=store.url, why=why, hint=f"live are {ranges_text(head.live)}")
+
+
+# -- a target for reading ---------------------------------------------------------------------------------------------
+
+
+class Reading:
+    """A target open for a verb that only reads. Close it, or use it as a context manager.
+
+    head: the newest record that can be read, None for an empty log; spoilt: what is wrong with a newer one. target.state is what syncs
+    of this host remember: it is only read, since a sync may be running. What reading itself keeps (index, dooms) is in `state`, a file
+    of its own that one run at a time has; others do without.
+    """
+
+    def __init__(self, spec: TargetSpec, job: Job | None = None, *, name: str = "reading") -> None:
+        self._name, self._job = name, job
+        with ExitStack() as stack:
+            self.target = stack.enter_context(open_target(spec, dry_run=True))
+            self.store = self.target.store
+            self.reader = ManifestReader(self.store, self.target.state)
+            self.spoilt: DamageError | None = None
+            self.head = self._read_head(int(self.target.state.fact("head") or 0))
+            self._exit = stack.pop_all()
+        self._state: State | None = None
+        self._dooms: log.Dooms | None = None
+        self._index: ChunkIndex | None = None
+        if job is not None:
+            job.site = self.target.site
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._exit.close()
+
+    def pick(self, at: str) -> log.Record:
+        """The snapshot that `at` means. With a spoilt newest record only a number is clear enough."""
+        if self.spoilt is not None and not at.isdigit():
+            older = f"older ones are {ranges_text(self.head.live)}" if self.head and self.head.live else "run `mirror verify`"
+            raise DamageError(self.spoilt.what, where=self.spoilt.where, why=self.spoilt.why,
+                              hint=f"name a snapshot by its number (--at N): {older}") from self.spoilt  # fmt: skip
+        return pick(self.store, self.head, at)
+
+    # -- entries -------------------------------------------------------------------------------------------------
+
+    def entries(self, record: log.Record, paths: Sequence[bytes | str] = ()) -> Iterator[Entry]:
+        """The entries of a snapshot in order: all, or those of some files and folders with what is below them. UsageError for a path
+        that cannot be one or is not in the snapshot, before the first entry."""
+        wanted = [_spans(path) for path in paths]
+        with self.steady(record):
+            for path, spans in zip(paths, wanted, strict=True):
+                if next(self._within(record.manifest, spans), None) is None:
+                    raise UsageError("cannot find", where=show(_as_bytes(path)), why=f"it is not in snapshot {record.number} of {self.store.url}",
+                                     hint="`mirror ls` shows what is")  # fmt: skip
+            if wanted:
+                yield from self._within(record.manifest, _joined(chain.from_iterable(wanted)))
+            else:
+                yield from self.reader.entries(record.manifest)
+
+    def _within(self, root: Ref, spans: Sequence[tuple[bytes, bytes]]) -> Iterator[Entry]:
+        """The entries with low ≤ path < high for one of the ascending spans; only segments that may have some are fetched."""
+        left = list(reversed(spans))
+        refs: Iterator[Ref | None] = chain(self.reader.leaves(root, SEGMENT), [None])
+        for ref, after in pairwise(refs):
+            assert ref is not None
+            while left and left[-1][1] <= ref.first:
+                left.pop()
+            if not left:
+                return
+            if after is not None and after.first <= left[-1][0]:
+                continue
+            for entry in self.reader.segment(ref):
+                while left and left[-1][1] <= entry.path:
+                    left.pop()
+                if left and left[-1][0] <= entry.path:
+                    yield entry
+
+    # -- contents ------------------------------------------------------------------------------------------------
+
+    def contents(self, record: log.Record, ids: Iterable[ChunkId]) -> Iterator[bytes]:
+        """The chunks of these ids in their order, proved. DamageError when one can be had from nowhere."""
+        stream = iter(ids)
+        while window := list(islice(stream, fetch.WINDOW_IDS)):
+            done = 0
+            while done < len(window):
+                try:
+                    for chunk in fetch.contents(self.store, self.index, window[done:]):
+                        done += 1
+                        yield chunk
+                except fetch.Unreadable as error:
+                    if not self.look_again(record):
+                        raise unreadable(self.store, error) from error
+
+    @property
+    def state(self) -> State:
+        """What this verb keeps on this host between runs; a temporary one where that is not possible."""
+        if self._state is None:
+            self._state = self._exit.enter_context(_apart(self.target.spec, self._name, self.target.uuid))
+        return self._state
+
+    @property
+    def dooms(self) -> log.Dooms:
+        """Which object names are doomed, as of the head."""
+        if self._dooms is None:
+            self._dooms = log.Dooms(self.store, self.state)
+            self._learn()
+        return self._dooms
+
+    @property
+    def index(self) -> ChunkIndex:
+        """Where chunks are, as of the head. Fragments that are damaged are said (Notice) and left out."""
+        if self._index is None:
+            self._index = ChunkIndex(self.state, self.store)
+            self._refresh()
+        return self._index
+
+    # -- the rule of readers -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def steady(self, *records: log.Record) -> Iterator[None]:
+        """Around reads of snapshots' manifests. An object that is gone is damage while they live: no prune may doom it."""
+        try:
+            yield
+        except NotFound as error:
+            for record in records:
+                self.look_again(record)
+            raise DamageError("cannot read", where=f"{self.store.url}/{error}", why="it is not there, and a live snapshot needs it",
+                              hint="run `mirror verify`") from error  # fmt: skip
+
+    def look_again(self, record: log.Record) -> bool:
+        """After something could not be read. True: the head has moved, index and dooms are fresh, try again. False: it is damage.
+        InTheWayError when the snapshot was forgotten meanwhile."""
+        before = self.head
+        self.head = self._read_head(before.number if before else 0)
+        if self.head is None or record.number not in self.head.live:
+            raise InTheWayError("cannot read on from", where=self.store.url, why=f"snapshot {record.number} was forgotten meanwhile",
+                                hint="`mirror snapshots` lists those that are left")  # fmt: skip
+        if before is not None and before.digest == self.head.digest:
+            return False
+        if self._dooms is not None:
+            self._learn()
+        if self._index is not None:
+            self._refresh()
+        return True
+
+    def _read_head(self, known: int) -> log.Record | None:
+        self.spoilt = None
+        try:
+            return log.read_head(self.store, known)
+        except DamageError as error:
+            self.spoilt = error
+        numbers = sorted((n for stat in self.store.list(LOG_PREFIX) if (n := record_number(stat.key))), reverse=True)
+        for number in numbers:
+            try:
+                record = log.read_record(self.store, number)
+            except (DamageError, NotFound):
+                continue
+            self._say("damage", f"{self.spoilt}; going by record {record.number}")
+            return record
+        raise self.spoilt
+
+    def _learn(self) -> None:
+        assert self._dooms is not None
+        try:
+            self._dooms.learn(self.head)
+        except NotFound as error:
+            self._say("damage", f"{self.store.url}/{error} is not there: what was pruned is not fully known")
+        except DamageError as error:
+            self._say("damage", f"{error}: what was pruned is not fully known")
+
+    def _refresh(self) -> None:
+        assert self._index is not None
+        for _ in range(_RELOADS):
+            try:
+                self._index.refresh(self.dooms, lambda key, error: self._say("damage", str(error)))
+            except NotFound:  # a fragment went between listing and reading: a prune that this head does not know
+                self.head = self._read_head(self.head.number if self.head else 0)
+                self._learn()
+            else:
+                return
+        raise InTheWayError(
+            "cannot read the index of", where=self.store.url, why="it is pruned again and again", hint="try again later"
+        )
+
+    def _say(self, kind: str, text: str) -> None:
+        if self._job is not None:
+            self._job.say(Notice(kind, text))
+
+
+def unreadable(store: ReadableStore, error: fetch.Unreadable) -> DamageError:
+    """The error that a user sees for content that is damaged."""
+    where = f"{store.url}/{error.pack}" if error.pack else store.url
+    return DamageError(
+        "cannot read content from", where=where, why=error.why, hint="run `mirror verify` to see which files are affected"
+    )
+
+
+@contextmanager
+def _apart(spec: TargetSpec, name: str, uuid: str) -> Iterator[State]:
+    """The state that a reading verb has for itself, apart from that of syncs; a temporary one while another run has it."""
+    with ExitStack() as stack:
+        folder = spec.cache / name / uuid if spec.cache else None
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                state = State(folder)
+            except (OSError, sqlite3.Error):
+                state = State(None)
+        else:
+            state = State(None)
+        stack.callback(state.close)
+        yield state
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def _as_bytes(path: bytes | str) -> bytes:
+    return os.fsencode(path)
+
+
+def _spans(path: bytes | str) -> list[tuple[bytes, bytes]]:
+    """The stretches of paths that a path given by a user covers: itself as a file, and what is below it as a folder."""
+    plain = _as_bytes(path).removeprefix(b"./").lstrip(b"/")
+    only_folder = plain.endswith(b"/")
+    plain = plain.rstrip(b"/")
+    if plain in (b"", b"."):
+        return [(b"", _BEHIND_ALL)]
+    if fault := path_fault(plain):
+        raise UsageError("cannot find", where=show(_as_bytes(path)), why=fault, hint="give paths as `mirror ls` prints them")
+    below = (plain + b"/", plain + b"0")  # "0" is the byte after "/"
+    return [below] if only_folder else [(plain, plain + b"\0"), below]
+
+
+def _joined(spans: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Spans in order, overlapping ones made one."""
+    out: list[tuple[bytes, bytes]] = []
+    for low, high in sorted(spans):
+        if out and low < out[-1][1]:
+            out[-1] = (out[-1][0], max(high, out[-1][1]))
+        else:
+            out.append((low, high))
+    return out
