@@ -5,13 +5,13 @@
         for entry in reading.entries(record, [b"docs"]):
             ...
 
-Owns the words for a snapshot, and the rule of readers: nothing here ever changes a target, and no lock is taken, so a prune may go by at
-any moment. What cannot be read is looked for again while the head of the log has moved; a doomed place is no place. Only when
-the head stands still is it damage, unless the snapshot itself was forgotten meanwhile.
+Owns the words for a snapshot, and the rule of readers: nothing here ever changes a target, and no lock is taken, so a prune may
+go by at any moment. What cannot be read is looked for again while the head of the log has moved; a doomed place is no place.
+Only when the head stands still is it damage, unless the snapshot itself was forgotten meanwhile.
 
-A number means that record, `latest` the newest live snapshot, `tag:NAME` the newest live one with that tag. A time means the newest live
-one whose scan had started by then, in the local zone unless an offset is given. It covers all that it names: `2026-11-20` the whole
-day, `2026-11-20T03:00` that minute to its end, so that whatever `snapshots` prints finds the snapshot it stands beside.
+A number means that record, `latest` the newest live snapshot, `tag:NAME` the newest live one with that tag. A time means the newest
+live one whose scan had started by then, in the local zone unless an offset is given. It covers all that it names: `2026-11-20`
+the whole day, `2026-11-20T03:00` that minute to its end, so whatever `snapshots` prints finds the snapshot it stands beside.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mirror.chunking import ChunkId
 from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, InTheWayError, NotFound, TargetMissingError, UsageError
 from mirror.events import Job, Notice
-from mirror.keys import LOG_PREFIX, path_fault, record_number, show
+from mirror.keys import LOG_PREFIX, path_fault, record_key, record_number, show
 from mirror.lookup import ChunkIndex
 from mirror.manifest import Entry, Ref
 from mirror.snapshot import ManifestReader
@@ -49,7 +49,7 @@ _RELOADS = 20  # of an index whose fragments vanish while it is read: as many pr
 
 
 def pick(store: ReadableStore, head: log.Record | None, at: str) -> log.Record:
-    """The live snapshot that `at` means, as of `head`. TargetMissingError when there is none at all, UsageError when none is meant."""
+    """The live snapshot that `at` means as of `head`. TargetMissingError when there is none at all, UsageError when none is meant."""
     if head is None or not head.body["live"]:
         why = "all were forgotten" if head is not None and head.number > 1 else "nothing was mirrored into it yet"
         raise TargetMissingError("there is no snapshot in", where=store.url, why=why, hint="run `mirror sync SRC TARGET` first")
@@ -77,7 +77,7 @@ def live_snapshots(store: ReadableStore, head: log.Record | None) -> Iterator[lo
 
 
 def end_of(at: str) -> datetime:
-    """The end of the day, minute, second or fraction that `at` names; local zone unless it has an offset. UsageError for anything else.
+    """The end of the day, minute, second or fraction that `at` names; local zone unless it has an offset. UsageError for other text.
 
     >>> end_of("2026-11-20T03:00Z").isoformat()
     '2026-11-20T03:01:00+00:00'
@@ -124,7 +124,7 @@ def _numbered(store: ReadableStore, head: log.Record, number: int) -> log.Record
 def _snapshot(store: ReadableStore, head: log.Record, number: int) -> log.Record:
     record = head if number == head.number else _record(store, number)
     if record.kind != log.SNAPSHOT:
-        raise DamageError("cannot use the record", where=f"{store.url}/{log.record_key(number)}",
+        raise DamageError("cannot use the record", where=f"{store.url}/{record_key(number)}",
                           why=f"record {head.number} calls it a live snapshot, and it is of kind {record.kind}")  # fmt: skip
     return record
 
@@ -133,8 +133,8 @@ def _record(store: ReadableStore, number: int) -> log.Record:
     try:
         return log.read_record(store, number)
     except NotFound:
-        raise DamageError("cannot read the record", where=f"{store.url}/{log.record_key(number)}", why="it is not there, and later ones are",
-                          hint="run `mirror verify`") from None  # fmt: skip
+        raise DamageError("cannot read the record", where=f"{store.url}/{record_key(number)}",
+                          why="it is not there, and later ones are", hint="run `mirror verify`") from None  # fmt: skip
 
 
 def _none(store: ReadableStore, head: log.Record, why: str) -> UsageError:
@@ -147,9 +147,9 @@ def _none(store: ReadableStore, head: log.Record, why: str) -> UsageError:
 class Reading:
     """A target open for a verb that only reads. Close it, or use it as a context manager.
 
-    head: the newest record that can be read, None for an empty log; spoilt: what is wrong with a newer one. target.state is what syncs
-    of this host remember: it is only read, since a sync may be running. What reading itself keeps (index, dooms) is in `state`, a file
-    of its own that one run at a time has; others do without.
+    head: the newest record that can be read, None for an empty log; spoilt: what is wrong with a newer one. target.state is what
+    syncs of this host remember: it is only read, since a sync may be running. What reading itself keeps (index, dooms) is in
+    `state`, a file of its own that one run at a time has; others do without.
     """
 
     def __init__(self, spec: TargetSpec, job: Job | None = None, *, name: str = "reading") -> None:
@@ -188,14 +188,14 @@ class Reading:
     # -- entries -------------------------------------------------------------------------------------------------
 
     def entries(self, record: log.Record, paths: Sequence[bytes | str] = ()) -> Iterator[Entry]:
-        """The entries of a snapshot in order: all, or those of some files and folders with what is below them. UsageError for a path
-        that cannot be one or is not in the snapshot, before the first entry."""
+        """The entries of a snapshot in order: all, or those of some files and folders with what is below them. UsageError for a
+        path that cannot be one or is not in the snapshot, before the first entry."""
         wanted = [_spans(path) for path in paths]
         with self.steady(record):
             for path, spans in zip(paths, wanted, strict=True):
                 if next(self._within(record.manifest, spans), None) is None:
-                    raise UsageError("cannot find", where=show(_as_bytes(path)), why=f"it is not in snapshot {record.number} of {self.store.url}",
-                                     hint="`mirror ls` shows what is")  # fmt: skip
+                    raise UsageError("cannot find", where=show(os.fsencode(path)), hint="`mirror ls` shows what is there",
+                                     why=f"it is not in snapshot {record.number} of {self.store.url}")  # fmt: skip
             if wanted:
                 yield from self._within(record.manifest, _joined(chain.from_iterable(wanted)))
             else:
@@ -277,8 +277,8 @@ class Reading:
         before = self.head
         self.head = self._read_head(before.number if before else 0)
         if self.head is None or record.number not in self.head.live:
-            raise InTheWayError("cannot read on from", where=self.store.url, why=f"snapshot {record.number} was forgotten meanwhile",
-                                hint="`mirror snapshots` lists those that are left")  # fmt: skip
+            raise InTheWayError("cannot read on from", where=self.store.url, hint="`mirror snapshots` lists those that are left",
+                                why=f"snapshot {record.number} was forgotten meanwhile")  # fmt: skip
         if before is not None and before.digest == self.head.digest:
             return False
         if self._dooms is not None:
@@ -362,19 +362,15 @@ def _apart(spec: TargetSpec, name: str, uuid: str) -> Iterator[State]:
 # -- paths ------------------------------------------------------------------------------------------------------------
 
 
-def _as_bytes(path: bytes | str) -> bytes:
-    return os.fsencode(path)
-
-
 def _spans(path: bytes | str) -> list[tuple[bytes, bytes]]:
     """The stretches of paths that a path given by a user covers: itself as a file, and what is below it as a folder."""
-    plain = _as_bytes(path).removeprefix(b"./").lstrip(b"/")
+    plain = os.fsencode(path).removeprefix(b"./").lstrip(b"/")
     only_folder = plain.endswith(b"/")
     plain = plain.rstrip(b"/")
     if plain in (b"", b"."):
         return [(b"", _BEHIND_ALL)]
     if fault := path_fault(plain):
-        raise UsageError("cannot find", where=show(_as_bytes(path)), why=fault, hint="give paths as `mirror ls` prints them")
+        raise UsageError("cannot find", where=show(os.fsencode(path)), why=fault, hint="give paths as `mirror ls` prints them")
     below = (plain + b"/", plain + b"0")  # "0" is the byte after "/"
     return [below] if only_folder else [(plain, plain + b"\0"), below]
 
