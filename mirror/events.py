@@ -28,7 +28,7 @@ PROBLEM_KINDS = {
     "vanished": 24,  # listed, then gone
     "changed": 24,  # changed while it was read; what was read is kept
     "unwritable": 23,  # a destination path could not be written
-    "metadata": 0,  # owner, mode or times could not be set (23 with --strict-metadata)
+    "metadata": 23,  # owner, mode or times could not be set, and --strict-metadata was asked for
     "damaged": 4,  # content in the target is not what was written
     "differs": 4,  # --against: source and snapshot are not the same
 }

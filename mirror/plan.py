@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirror.manifest import Entry, File, Page
+from mirror.manifest import Entry, File
 
 NEW, CHANGED, DELETED, SAME, MOVED, DESCRIBED = "+", "*", "-", "=", ">", "."
 
@@ -31,11 +31,11 @@ class Put(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="p"):
 
 
 class Fetch(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="f"):
-    """A file to read. entry: its description, content empty, class chosen. before: the parent's entry of that path, if it was a file."""
+    """A file to read. entry: its description, content empty, class chosen. before: the parent's entry of that path."""
 
     entry: File
     validator: tuple[int, int]
-    before: File | Page | None = None
+    before: Entry | None = None
 
 
 class Drop(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="d"):

@@ -112,10 +112,10 @@ class Comparison:
             return Put(NEW, described(here), here.validator)
         return self._fetch(here, None)
 
-    def _fetch(self, here: Found, before: File | Page | None) -> Fetch:
+    def _fetch(self, here: Found, before: Entry | None) -> Fetch:
         self.counts.fetch_files += 1
         self.counts.fetch_bytes += here.size
-        class_ = chunk_class(here.size, before.class_ if before else None)
+        class_ = chunk_class(here.size, before.class_ if isinstance(before, File | Page) else None)
         return Fetch(described(here, class_=class_), here.validator, before)
 
     def _both(self, here: Found, entry: Entry, validator: tuple[int, int] | None) -> Iterator[Item]:
@@ -138,7 +138,7 @@ class Comparison:
             self._stays(here.validator, validator)
         elif fresh is None:
             self.counts.changed += 1
-            yield self._fetch(here, entry if isinstance(entry, Page) else None)
+            yield self._fetch(here, entry)
         else:
             symbol = DESCRIBED if type(fresh) is type(entry) and type(fresh) is Folder else CHANGED
             self.counts.described += symbol == DESCRIBED

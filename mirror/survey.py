@@ -27,6 +27,7 @@ from mirror.state import State
 from mirror.target import folder_of, is_folder_url
 from mirror.transfer.up import identify
 
+
 def pack_pair(pair: tuple[int, int]) -> bytes:
     """A validator's bytes in a spool."""
     return pair[0].to_bytes(8, "little", signed=True) + pair[1].to_bytes(8, "little", signed=True)

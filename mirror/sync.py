@@ -148,7 +148,12 @@ class _Run:
                     raise TemporaryError("cannot sync", where=self.store.url, why=f"{gone} is gone, again and again",
                                          hint="run `mirror verify`") from error  # fmt: skip
             self.report.problems.clear()
-        raise InTheWayError("cannot append the snapshot", where=self.store.url, why=f"{_ATTEMPTS} attempts lost to other runs", hint="try again later")
+        raise InTheWayError(
+            "cannot append the snapshot",
+            where=self.store.url,
+            why=f"{_ATTEMPTS} attempts lost to other runs",
+            hint="try again later",
+        )
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
@@ -251,7 +256,9 @@ class _Run:
         self.report.problems.append(problem)
         self.job.say(ProblemFound(problem))
         if self.options.stop_on_error and problem.exit_code:
-            raise ItemError("stopped at the first problem", where=problem.path, why=problem.why, hint="--on-error continue goes on after such")
+            raise ItemError(
+                "stopped at the first problem", where=problem.path, why=problem.why, hint="--on-error continue goes on after such"
+            )
 
     def _line(self, line: ChangeLine, size: int) -> None:
         self.job.say(Change(line.symbol, show(line.path), size, show(line.moved_from) if line.moved_from else ""))
@@ -322,4 +329,3 @@ def _named(totals: dict[str, int]) -> dict[str, int]:
 
 def _place(source: dict[str, str]) -> str:
     return " ".join(source[key] for key in ("host", "path", "url") if key in source)
-

@@ -127,7 +127,9 @@ class Crew:
         while any(worker.task for worker in self._workers):
             yield from self._answer(function, ask, tell)
 
-    def _answer(self, function: Callable[..., Any], ask: Callable[[int, Any], Any], tell: Callable[[int, Any], None]) -> Iterator[tuple[int, Any]]:
+    def _answer(
+        self, function: Callable[..., Any], ask: Callable[[int, Any], Any], tell: Callable[[int, Any], None]
+    ) -> Iterator[tuple[int, Any]]:
         """Serve whoever has something to say, once."""
         busy = {worker.connection: worker for worker in self._workers if worker.task}
         for ready in wait(list(busy)):

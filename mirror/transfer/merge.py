@@ -80,10 +80,16 @@ class Merger:
             if before is not None:
                 yield before, UNPROVEN
             return
-        same = before is not None and self._same(before, result)
-        chunks, more = (before.chunks, before.more) if same and before is not None else self.content(result.chunks)
+        same = isinstance(before, File | Page) and self._same(before, result)
+        chunks, more = (before.chunks, before.more) if same and isinstance(before, File | Page) else self.content(result.chunks)
         entry = msgspec.structs.replace(
-            item.entry, size=result.size, mtime=result.mtime, fingerprint=result.fingerprint, class_=result.class_, chunks=chunks, more=more
+            item.entry,
+            size=result.size,
+            mtime=result.mtime,
+            fingerprint=result.fingerprint,
+            class_=result.class_,
+            chunks=chunks,
+            more=more,
         )
         if same and entry == before:
             self.counts[SAME] += 1
