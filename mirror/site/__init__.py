@@ -28,8 +28,8 @@ class Found(NamedTuple):
     mode        permission bits (07777) or None; uid, gid: numbers or None; user, group: names or ""
     target      a symlink's, else b""
     link        the first path (in key order) of the hard-link group that this file belongs to, else b"" (also for the first)
-    validator   two integers that change when the content may have: (inode, ctime in ns) of a file, (hash of the ETag, 0) of an object;
-                (0, 0) where nothing is known
+    validator   two integers that change when the content may have: (inode, ctime in ns) of a file, (hash of the ETag, 0) of an
+                object; (0, 0) where nothing is known
     xattrs      name → value, or None when not asked for
     """
 
@@ -122,7 +122,8 @@ class Filter:
 class SiteSpec:
     """What it takes to open a site, picklable.
 
-    url: folder path, `s3://bucket/prefix`, or any fsspec URL. endpoint_url, region, profile: as in StoreSpec.
+    url: folder path, `s3://bucket/prefix`, or any fsspec URL. endpoint_url, region, profile, static_credentials: as in
+    StoreSpec.
     xattrs: also read extended attributes.
     """
 
@@ -132,3 +133,4 @@ class SiteSpec:
     region: str = ""
     profile: str = ""
     xattrs: bool = False
+    static_credentials: bool = False

@@ -28,20 +28,19 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from mirror.errors import DamageError, MirrorError, NotFound, UsageError
+from mirror.errors import DamageError, MirrorError, NotFound
+from mirror.objectclient.access import control_client
+from mirror.objectclient.answers import error_for, verdict
+from mirror.objectclient.build import client_builder, split_url
 from mirror.store import Data, Stat, StoreSpec
-from mirror.store.answers import clean, error_for, verdict
-from mirror.store.aws import access, control_client
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
+    from obstore.store import ObjectStore
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10
 READ_SECONDS = 15
 WRITE_SECONDS = 600
-RETRY_SECONDS = 10
 PATIENCE_SECONDS = 60
 _LIST_PAGE = 1000
 _ABANDONED = timedelta(days=1)
@@ -55,7 +54,7 @@ class BucketStore:
         self._scheme, self._bucket, self._prefix = split_url(spec.url)
         self._url = f"{self._scheme}://{self._bucket}/{self._prefix}".rstrip("/")
         self._patience = patience_seconds
-        self._build = _builder(spec, self._scheme, self._bucket, self._prefix)
+        self._build = client_builder(spec, self._scheme, self._bucket, self._prefix)
         # `timeout` is for a whole request: a read that still gets bytes may take its time.
         self._reader = self._build({"read_timeout": timedelta(seconds=READ_SECONDS), "timeout": timedelta(hours=1)})
         self._slow: ObjectStore | None = None
@@ -219,55 +218,3 @@ class BucketStore:
                 return result
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 8.0)
-
-
-def split_url(url: str) -> tuple[str, str, str]:
-    """Scheme, bucket and prefix of a URL; the prefix without slashes around it."""
-    scheme, _, rest = url.partition("://")
-    bucket, _, prefix = rest.partition("/")
-    prefix = prefix.strip("/")
-    if not bucket:
-        raise UsageError("cannot use", where=url, why="it names no bucket", hint=f"write {scheme}://BUCKET/PREFIX")
-    if prefix and any(part in ("", ".", "..") for part in prefix.split("/")):
-        raise UsageError("cannot use", where=url, why="its prefix has an empty component, or `.` or `..`", hint="give it without")
-    return scheme, bucket, prefix
-
-
-def _builder(spec: StoreSpec, scheme: str, bucket: str, prefix: str) -> Callable[[ClientConfig], ObjectStore]:
-    """What makes obstore clients for a spec: their time-outs differ."""
-    from obstore.store import AzureStore, GCSStore, S3Store
-
-    retries: RetryConfig = {
-        "max_retries": 30,
-        "retry_timeout": timedelta(seconds=RETRY_SECONDS),
-        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2},
-    }
-    reach = access(spec) if scheme == "s3" else None
-
-    def build(times: ClientConfig) -> ObjectStore:
-        client: ClientConfig = {"connect_timeout": timedelta(seconds=CONNECT_SECONDS), **times}
-        try:
-            if scheme == "gs":
-                return GCSStore(bucket, prefix=prefix or None, client_options=client, retry_config=retries)
-            if scheme == "az":
-                return AzureStore(bucket, prefix=prefix or None, client_options=client, retry_config=retries)
-            assert reach
-            plain = reach.endpoint_url.startswith("http://")
-            config: S3Config = {"region": reach.region, "unsigned_payload": not plain}
-            if reach.endpoint_url:
-                # The second name too: AWS_ENDPOINT_URL_S3 would win over the first (measured).
-                config |= {"endpoint": reach.endpoint_url, "aws_endpoint_url_s3": reach.endpoint_url}
-            client["allow_http"] = plain
-            return S3Store(
-                bucket,
-                prefix=prefix or None,
-                config=config,
-                client_options=client,
-                retry_config=retries,
-                credential_provider=reach.provider,
-            )
-        except (BaseError, OSError, ValueError) as error:
-            why = clean(str(error).split("\n", 1)[0])
-            raise UsageError("cannot open", where=spec.url, why=why, hint="check the URL and the client's settings") from error
-
-    return build
