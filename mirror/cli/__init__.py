@@ -1,0 +1,87 @@
+"""The command line: parse, open, call one verb, render, exit code. The only place that prints or exits.
+
+    words.py      verbs and flags, parsing, help
+    commands.py   one function for each verb
+    session.py    who is told what, on which stream
+    render.py     reports as lines
+    streams.py    stdout, stderr, signals
+
+No traceback reaches a user unless MIRROR_DEBUG=1 asks for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+from collections.abc import Sequence
+
+from mirror import __version__, config
+from mirror.cli import words
+from mirror.cli.streams import Gone, Interrupts, Out, drop_output, open_closed_streams
+from mirror.errors import InterruptedRunError, MirrorError, TemporaryError
+
+_HELP = ("-h", "--help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `mirror ARGUMENTS` (those of this process by default); gives the exit code."""
+    open_closed_streams()
+    out = Out()
+    try:
+        with Interrupts():
+            return _run(sys.argv[1:] if arguments is None else list(arguments), out)
+    except Gone:
+        return 0
+    except KeyboardInterrupt:  # before a run began, or when nothing of it was left
+        return 130
+    finally:
+        if not out.settle():
+            drop_output()
+
+
+def _run(arguments: list[str], out: Out) -> int:
+    if arguments == ["--version"]:
+        out.line(f"mirror {__version__}")
+        return 0
+    if not arguments or arguments[0] in _HELP or arguments == ["help"]:
+        out.text(words.help_of_all())
+        return 0
+    name, rest = (arguments[1], list(_HELP)) if arguments[0] == "help" else (arguments[0], arguments[1:])
+    if name in words.VERBS and any(word in _HELP for word in rest[: rest.index("--") if "--" in rest else None]):
+        out.text(words.help_of(words.VERBS[name]))
+        return 0
+    return _command(name, rest, out)
+
+
+def _command(name: str, rest: list[str], out: Out) -> int:
+    from mirror.cli.commands import COMMANDS
+    from mirror.cli.session import Session
+
+    session = Session(name, shlex.join(["mirror", name, *rest]), out, json=config.wants_json(rest))
+    try:
+        verb = words.verb_of(name)
+        given_words, given = words.parse(verb, rest)
+        session.begin(config.Settings(given, config.environment()))
+        return COMMANDS[verb.name](session, given_words)
+    except KeyboardInterrupt:
+        return session.fail(InterruptedRunError("interrupted", hint="run the same command again to go on"))
+    except Gone:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is one sentence and an exit code
+        return session.fail(_sentence(error))
+
+
+def _sentence(error: Exception) -> MirrorError:
+    """An exception as an error for people."""
+    if isinstance(error, MirrorError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TemporaryError("no room is left", where=str(error.filename or ""), why=error.strerror or str(error),
+                              hint="free some, also in the folder for temporary files (TMPDIR)", kind="disk-full")  # fmt: skip
+    if isinstance(error, OSError) and error.filename is not None:
+        return MirrorError("cannot use", where=str(error.filename), why=error.strerror or str(error))
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    return MirrorError(
+        "this should not have happened", why=why, hint="set MIRROR_DEBUG=1 to see where it did, and please report it"
+    )

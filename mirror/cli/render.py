@@ -1,0 +1,76 @@
+"""Reports as lines for people. Values in, text out; nothing is printed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from mirror.create import InitReport
+from mirror.events import Problem
+from mirror.progress import size_text
+
+_NAMED: Final = 20
+_WORDS: Final = {
+    "added": "new",
+    "changed": "changed",
+    "moved": "moved",
+    "described": "described anew",
+    "deleted": "deleted",
+    "same": "same",
+}
+
+
+def report_lines(report: Any, verbose: bool) -> Iterator[str]:
+    """What a verb did, in a few lines."""
+    match type(report).__name__:
+        case "SyncReport":
+            yield from _sync(report)
+        case "InitReport":
+            yield _init(report)
+    if verbose and getattr(report, "requests", None):
+        yield "requests: " + ", ".join(f"{count:,} {kind}" for kind, count in report.requests.items() if count)
+
+
+def problem_lines(problems: Sequence[Problem], kinds: Mapping[str, int] | None = None) -> Iterator[str]:
+    """The first twenty problems by path, then how many more there are of each kind. kinds: all of them, where `problems` is not."""
+    left = Counter(kinds if kinds is not None else (problem.kind for problem in problems))
+    for problem in problems[:_NAMED]:
+        yield f"! {problem}"
+        left[problem.kind] -= 1
+    more = {kind: count for kind, count in left.items() if count > 0}
+    if more:
+        yield f"! and {sum(more.values()):,} more: " + ", ".join(f"{count:,} {kind}" for kind, count in more.items())
+
+
+def counts(report: Any) -> str:
+    """The paths by what became of them."""
+    found = [(getattr(report, name, 0), word) for name, word in _WORDS.items()]
+    return ", ".join(f"{count:,} {word}" for count, word in found if count) or "nothing"
+
+
+def _sync(report: Any) -> Iterator[str]:
+    whole = f"{report.entries:,} entries, {size_text(report.bytes)}"
+    if report.dry_run:
+        yield f"would be: {counts(report)}; {report.files_read:,} files, {size_text(report.bytes_read)} would be read"
+    elif report.snapshot:
+        yield f"snapshot {report.snapshot}: {whole}: {counts(report)}"
+    else:
+        yield f"nothing changed since snapshot {report.parent}: {whole}"
+    if not report.dry_run and (report.bytes_uploaded or report.bytes_read):
+        yield (
+            f"read {size_text(report.bytes_read)}, new {size_text(report.bytes_new)}, stored {size_text(report.bytes_stored)}, "
+            f"uploaded {size_text(report.bytes_uploaded)}, reused {size_text(report.bytes_reused)}, {report.seconds:.1f} s"
+        )
+    if report.files_resumed:
+        yield f"{report.files_resumed:,} files had been read by an earlier run that did not end"
+    for rule, count in report.rules.items():
+        yield f"left out by {rule}: {count:,}"
+    if report.protected:
+        yield f"kept as they were although the rules leave them out: {report.protected:,}"
+    if report.incomplete:
+        yield "a folder could not be listed, so nothing was deleted"
+
+
+def _init(report: InitReport) -> str:
+    return f"{'made' if report.made else 'already there'}: layout {report.layout}, site {report.site}, {report.uuid}"

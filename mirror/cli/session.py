@@ -1,0 +1,182 @@
+"""One command from its first word to its exit code: who is told what, on which stream, and what an error looks like.
+
+Reports, notices and problems go to stderr; data and the plan of a dry run to stdout; with --json all goes to stdout as JSON Lines,
+and errors to stderr as well. With -q nothing is said unless the exit code is not 0; then what was held back is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from mirror import config
+from mirror.cli.render import problem_lines, report_lines
+from mirror.cli.streams import Gone, Out, complain, unwritable
+from mirror.config import Settings
+from mirror.errors import MirrorError, UsageError
+from mirror.events import Change, Event, Job, Notice, Problem, ProblemFound, RunStarted, Stamped
+from mirror.progress import Bar, JsonLines, LogFile, members, sentence
+
+_NAMED: Final = 20  # problems that are named when no report has them
+
+
+class Session:
+    """What one command talks through. `job` goes to the verb; `finish` or `fail` gives the exit code.
+
+    plan: the changes that are heard are data (a dry run, a diff).
+    """
+
+    def __init__(self, verb: str, command: str, out: Out, json: bool) -> None:
+        self.verb, self.command, self.out = verb, command, out
+        self.asked = Settings({})
+        self.quiet = self.verbose = self.plan = False
+        self.json = JsonLines(out) if json else None
+        self.bar: Bar | None = None
+        self.log: LogFile | None = None
+        self.job = Job(verb)
+        self._held: list[str] = []
+        self._early: list[Notice] = []
+        self._started = False
+        self._problems: list[Problem] = []
+        self._kinds: Counter[str] = Counter()
+
+    def begin(self, asked: Settings) -> None:
+        """Heed what was asked for. UsageError."""
+        self.asked = asked
+        self.quiet, self.verbose = asked.switch("quiet"), asked.switch("verbose")
+        self.json = JsonLines(self.out) if asked.switch("json") else None
+        self.log = _log_file(asked.text("log_file"))
+        if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
+            self.bar = Bar(sys.stderr)
+        self.job.listeners = [each for each in (self.json, self.bar, self.log, self._hear) if each]
+
+    # -- while it runs -----------------------------------------------------------------------------------------------
+
+    def notice(self, kind: str, text: str) -> None:
+        """Something to know; said after the ends of the run, which come first."""
+        if self._started:
+            self.job.say(Notice(kind, text))
+        else:
+            self._early.append(Notice(kind, text))
+
+    def note(self, text: str) -> None:
+        """A line to people; held back by -q."""
+        if self.quiet:
+            self._held.append(text)
+        else:
+            self._above_bar(text)
+
+    def data(self, name: str, values: dict[str, Any], text: str | bytes) -> None:
+        """A piece of data: `text` (a line, or bytes as they are), or with --json an object."""
+        if self.json:
+            self.json.data(name, values)
+            if self.json.failed:
+                raise Gone
+        elif isinstance(text, bytes):
+            self.out.data(text)
+        else:
+            self.out.line(text)
+
+    def _hear(self, stamped: Stamped) -> None:
+        event = stamped.event
+        if isinstance(event, RunStarted):
+            self.note(sentence(event))
+            self._started = True
+            for notice in self._early:
+                self.job.say(notice)
+        elif isinstance(event, Change):
+            self._change(event)
+        elif isinstance(event, ProblemFound):
+            self._kinds[event.problem.kind] += 1
+            if len(self._problems) < _NAMED:
+                self._problems.append(event.problem)
+            if self.verbose and not self.quiet:
+                self._above_bar(sentence(event))
+        elif isinstance(event, Notice):
+            self.note(sentence(event))
+
+    def _change(self, event: Event) -> None:
+        if self.quiet or self.json:
+            return
+        if self.plan:
+            with self._bar_away():
+                self.out.line(sentence(event))
+        elif self.verbose:
+            self._above_bar(sentence(event))
+
+    def _above_bar(self, text: str) -> None:
+        with self._bar_away():
+            complain(text)
+
+    def _bar_away(self) -> contextlib.AbstractContextManager[None]:
+        return self.bar.away() if self.bar else contextlib.nullcontext()
+
+    # -- when it is over ---------------------------------------------------------------------------------------------
+
+    def finish(self, report: Any, code: int, lines: Iterable[str] | None = None) -> int:
+        """Say the report; gives the exit code. lines: what to say instead of what render.py makes of the report."""
+        self._close_bar()
+        told = list(report_lines(report, self.verbose) if lines is None else lines)
+        told += problem_lines(getattr(report, "problems", []))
+        if not self.quiet or code:
+            self._tell([*self._held, *told])
+        if self.json:
+            self.json.data("summary", self._summary(code) | members(report))
+        return self._close(code, told)
+
+    def fail(self, error: MirrorError) -> int:
+        """Say the error; gives its exit code."""
+        self._close_bar()
+        if config.wants_traceback():
+            complain(traceback.format_exc())
+        told = [*problem_lines(self._problems, self._kinds), f"mirror: {error}"]
+        self._tell([*self._held, *told])
+        if self.json:
+            self.json.data("summary", self._summary(error.exit_code) | {"error": error_values(error)})
+        return self._close(error.exit_code, told)
+
+    def _summary(self, code: int) -> dict[str, Any]:
+        return {"job": self.job.id, "verb": self.verb, "exit_code": code}
+
+    def _tell(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            complain(line)
+
+    def _close_bar(self) -> None:
+        if self.bar:
+            self.bar.close()
+
+    def _close(self, code: int, told: list[str]) -> int:
+        if self.log:
+            for line in told:
+                self.log.line(line)
+            self.log.line(f"exit {code}")
+            self.log.close()
+            if self.log.failed:
+                complain(f"mirror: the log file is not complete: {self.log.failed}")
+        with contextlib.suppress(Gone):
+            self.out.close()
+        if self.json and self.json.failed and not self.json.reader_gone:
+            complain(f"mirror: {unwritable(OSError(0, self.json.failed))}")
+            return code or 1
+        return code
+
+
+def error_values(error: MirrorError) -> dict[str, str]:
+    """An error as the summary has it."""
+    return {"kind": error.kind, "what": error.what, "where": error.where, "why": error.why, "hint": error.hint}
+
+
+def _log_file(name: str) -> LogFile | None:
+    if not name:
+        return None
+    try:
+        return LogFile(Path(name))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError("cannot write the log file", where=name, why=why, hint="name another with --log-file") from None

@@ -1,0 +1,327 @@
+"""Settings: what was asked for, from the command line or the Python API, over `MIRROR_*`, over the defaults. Owns the spelling of
+values (sizes, durations, percentages) and the making of the specs and options that the layers below take.
+
+The only reader of the environment: `--max-delete` may be given as MIRROR_MAX_DELETE, and so may every other flag, for every command
+that has it. An empty variable counts as absent.
+
+    >>> asked = Settings({"max_transfer": "10M"}, {"MIRROR_MAX_TRANSFER": "1G", "MIRROR_WORKERS": "4"})
+    >>> asked.size("max_transfer"), asked.whole("workers", 2), asked.duration("max_duration")
+    (10485760, 4, None)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from mirror.errors import UsageError
+
+if TYPE_CHECKING:
+    from mirror.plan import DeletionLimit
+    from mirror.site import Filter, SiteSpec
+    from mirror.store import StoreSpec
+    from mirror.sync import SyncOptions
+    from mirror.target import Making, TargetSpec
+
+RULE_FLAGS: Final = ("include", "exclude", "filter_from")
+WORKERS: Final = 2
+HASHES: Final = ("xxh128", "blake3", "sha256")
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_YES: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?")
+_T = TypeVar("_T")
+
+
+def environment() -> dict[str, str]:
+    """The variables of this process that are settings of mirror."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MIRROR_") and value}
+
+
+def wants_traceback() -> bool:
+    """Whether MIRROR_DEBUG asks for the traceback of an error."""
+    return _YES.get(os.environ.get("MIRROR_DEBUG", "").lower(), False)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether an error in the arguments themselves must be told as JSON."""
+    return "--json" in arguments or ("--no-json" not in arguments and _YES.get(os.environ.get("MIRROR_JSON", "").lower(), False))
+
+
+def size(text: str) -> int:
+    """Bytes: `512`, `512k`, `10M`, `1GiB`, `1.5g`; units are powers of 1024. ValueError for anything else.
+
+    >>> size("10M"), size("1.5GiB"), size("0")
+    (10485760, 1610612736, 0)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError("it is no size such as 512k, 10M or 1.5GiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
+
+
+def duration(text: str) -> float:
+    """Seconds: `90`, `90s`, `45m`, `26h`, `7d`, `1h30m`. ValueError for anything else.
+
+    >>> duration("26h"), duration("1h30m"), duration("0.5s")
+    (93600.0, 5400.0, 0.5)
+    """
+    if not _DURATION.fullmatch(text.strip()):
+        raise ValueError("it is no duration such as 90s, 45m, 26h or 7d")
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([smhdw]?)", text))
+
+
+def percent(text: str) -> float:
+    """The number before a `%`, 0 to 100. ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text.strip())
+    if not match or float(match[1]) > 100:
+        raise ValueError("it is no percentage from 0% to 100%")
+    return float(match[1])
+
+
+class Settings:
+    """Values by name (`max_delete`), as they were given, and their meaning. UsageError names the flag or variable that is wrong.
+
+    given: what the caller said; None counts as not said. variables: `MIRROR_*`, nothing for the Python API.
+    """
+
+    def __init__(self, given: Mapping[str, Any], variables: Mapping[str, str] | None = None) -> None:
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._variables = variables or {}
+        self._asked: set[str] = set()
+
+    def unknown(self) -> list[str]:
+        """What was given and never asked for; to be called when all has been."""
+        return sorted(self._given.keys() - self._asked)
+
+    def _find(self, name: str) -> tuple[Any, str]:
+        """(value, what to call it); None when it is nowhere."""
+        self._asked.add(name)
+        if name in self._given:
+            return self._given[name], "--" + name.replace("_", "-")
+        variable = f"MIRROR_{name.upper()}"
+        return self._variables.get(variable), variable
+
+    def _parsed(self, name: str, parse: Callable[[str], _T]) -> _T | None:
+        value, called = self._find(name)
+        if value is None:
+            return None
+        try:
+            return parse(str(value))
+        except ValueError as error:
+            raise UsageError("cannot use", where=f"{called} {str(value)!r}", why=str(error)) from None
+
+    def text(self, name: str, default: str = "") -> str:
+        """A string."""
+        value, _ = self._find(name)
+        return default if value is None else os.fspath(value)
+
+    def switch(self, name: str) -> bool:
+        """Yes or no; no unless said."""
+        value, _ = self._find(name)
+        return value if isinstance(value, bool) else bool(self._parsed(name, _yes_or_no))
+
+    def size(self, name: str) -> int | None:
+        """Bytes, None when not given."""
+        return self._parsed(name, size)
+
+    def duration(self, name: str) -> float | None:
+        """Seconds, None when not given."""
+        return self._parsed(name, duration)
+
+    def whole(self, name: str, default: int, least: int = 0) -> int:
+        """A whole number, at least `least`."""
+
+        def parse(text: str) -> int:
+            if not text.strip().isascii() or not text.strip().isdigit() or int(text) < least:
+                raise ValueError(f"it is no whole number from {least} up")
+            return int(text)
+
+        found = self._parsed(name, parse)
+        return default if found is None else found
+
+    def choice(self, name: str, choices: Sequence[str], default: str = "") -> str:
+        """One of some words."""
+
+        def parse(text: str) -> str:
+            if text not in choices:
+                raise ValueError(f"it is none of {', '.join(choices)}")
+            return text
+
+        return self._parsed(name, parse) or default
+
+    def many(self, name: str) -> tuple[str, ...]:
+        """A flag that may be given again and again; a variable has one value a line."""
+        value, _ = self._find(name)
+        if isinstance(value, str):
+            return tuple(line for line in value.splitlines() if line)
+        return tuple(value or ())
+
+    def rules(self) -> tuple[tuple[str, str], ...]:
+        """The ordered rules. `rules` is a sequence of (include | exclude | filter_from, value) in the order of the command line; if
+        it is not given, the variables are taken, includes first, then excludes, then files."""
+        value, _ = self._find("rules")
+        if value is None:
+            value = [(flag, line) for flag in RULE_FLAGS for line in self.many(flag)]
+        found: list[tuple[str, str]] = []
+        for kind, text in value:
+            found.extend(_rules_of_file(text) if kind == "filter_from" else [(kind, text)])
+        return tuple(found)
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.strip().lower() not in _YES:
+        raise ValueError("it is neither yes nor no")
+    return _YES[text.strip().lower()]
+
+
+def _rules_of_file(name: str) -> tuple[tuple[str, str], ...]:
+    from mirror.site.filters import parse_rules
+
+    try:
+        text = Path(name).read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise UsageError("cannot read the filter file", where=name, why=error.strerror or str(error)) from None
+    return parse_rules(text.removeprefix("\ufeff"), name)
+
+
+# -- specs and options --------------------------------------------------------------------------------------------------
+
+
+def url_of(text: str | os.PathLike[str], called: str) -> str:
+    """A folder or URL as it was given, without a slash at its end. An empty one is an unset variable of somebody's script."""
+    url = os.fspath(text)
+    if not url:
+        raise UsageError(f"cannot use {called}", where="''", why="it is empty", hint="give a folder or a URL")
+    if "\0" in url:
+        raise UsageError(f"cannot use {called}", where=repr(url), why="it contains a NUL byte")
+    stripped = url.rstrip("/")
+    return url if not stripped or stripped.endswith(":") else stripped
+
+
+def store_spec(url: str, asked: Settings) -> StoreSpec:
+    """How to reach a store."""
+    from mirror.store import StoreSpec
+    from mirror.store.aws import with_environment
+
+    spec = StoreSpec(
+        url,
+        endpoint_url=asked.text("endpoint_url"),
+        region=asked.text("region"),
+        profile=asked.text("profile"),
+        bandwidth=asked.size("bwlimit") or 0,
+        transfers=asked.whole("transfers", StoreSpec("").transfers, least=1),
+    )
+    return with_environment(spec, os.environ)
+
+
+def target_spec(text: str | os.PathLike[str], asked: Settings, say: Callable[[str, str], None]) -> TargetSpec:
+    """How to reach a target. say: told (kind, text) when there is nowhere to keep what the next run could use."""
+    from mirror.store.open import normalise_url
+    from mirror.target import TargetSpec
+
+    return TargetSpec(store_spec(normalise_url(url_of(text, "TARGET")), asked), cache_folder(asked, say))
+
+
+def site_spec(text: str | os.PathLike[str], asked: Settings, called: str = "SRC") -> SiteSpec:
+    """How to read a site."""
+    from mirror.site import SiteSpec
+
+    url = url_of(text, called)
+    store = store_spec(url, asked)
+    return SiteSpec(url, filter_of(asked), store.endpoint_url, store.region, store.profile, asked.switch("xattrs"))
+
+
+def filter_of(asked: Settings) -> Filter:
+    """The rules of this run, each of them looked at once: a wrong one is a usage error before anything is opened."""
+    from mirror.site import Filter
+    from mirror.site.filters import Matcher
+
+    filter = Filter(asked.rules())
+    if filter.rules:
+        Matcher(filter)
+    return filter
+
+
+def cache_folder(asked: Settings, say: Callable[[str, str], None]) -> Path | None:
+    """Where this host keeps what it knows of targets; None when there is no such place. Makes nothing."""
+    given = asked.text("cache_dir")
+    if given:
+        folder = Path(os.path.abspath(given))
+        why = _unwritable(folder)
+        if why:
+            raise UsageError("cannot use the cache folder", where=str(folder), why=why, hint="name another with --cache-dir")
+        return folder
+    if not (os.environ.get("HOME") or os.environ.get("XDG_CACHE_HOME")):
+        why = "HOME is not set"
+    else:
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("mirror", appauthor=False)
+        why = _unwritable(folder)
+        if not why:
+            return folder
+        why = f"{folder}: {why}"
+    say("no-cache", f"nothing is kept on this host for the next run ({why}); to be faster then, say --cache-dir")
+    return None
+
+
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written there (or where it would be made), empty when it can."""
+    while not folder.exists() and folder != folder.parent:
+        if folder.is_symlink():
+            return "it is a broken link"
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"
+
+
+def making(asked: Settings) -> Making:
+    """What may be done about a target that is not there."""
+    from mirror.target import Making
+
+    return Making(
+        layout=asked.text("layout"), site=asked.text("site"), adopt=asked.switch("adopt"), new_target=asked.switch("new_target")
+    )
+
+
+def deletion_limit(asked: Settings) -> DeletionLimit:
+    """`--max-delete`: a number or a percentage."""
+    from mirror.plan import DeletionLimit
+
+    def parse(text: str) -> DeletionLimit:
+        if text.strip().endswith("%"):
+            return DeletionLimit(percent=percent(text))
+        if not (text.isascii() and text.isdigit()):
+            raise ValueError("it is neither a number of paths nor a percentage such as 10%")
+        return DeletionLimit(number=int(text))
+
+    return asked._parsed("max_delete", parse) or DeletionLimit()
+
+
+def sync_options(asked: Settings, command: str) -> SyncOptions:
+    """The options of `mirror sync`. command: how to name this run in hints."""
+    from mirror.survey import LookOptions
+    from mirror.sync import SyncOptions
+
+    return SyncOptions(
+        making=making(asked),
+        dry_run=asked.switch("dry_run"),
+        look=LookOptions(asked.switch("checksum"), asked.switch("ignore_inode"), asked.switch("delete_excluded")),
+        max_delete=deletion_limit(asked),
+        allow_empty_source=asked.switch("allow_empty_source"),
+        workers=asked.whole("workers", WORKERS),
+        max_transfer=asked.size("max_transfer"),
+        max_duration=asked.duration("max_duration"),
+        min_free=asked.size("min_free"),
+        tags=asked.many("tag"),
+        heartbeat=asked.switch("heartbeat"),
+        stop_on_error=asked.choice("on_error", ("continue", "stop")) == "stop",
+        wait=asked.switch("wait"),
+        command=command,
+    )

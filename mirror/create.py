@@ -1,0 +1,44 @@
+"""`mirror init`: make an empty target, so that a later `sync` can be one that may not make any.
+
+    report = init(TargetSpec(StoreSpec("/backup/www")), Making(layout="packed", site="www"))
+    report.uuid, report.made
+
+Doing it again does nothing: what is there stays, and the report says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirror.errors import UsageError
+from mirror.events import Job, RunStarted
+from mirror.target import Making, TargetSpec, open_target
+
+
+@dataclass
+class InitReport:
+    """The target as it is now. made: this run made it."""
+
+    target: str = ""
+    site: str = ""
+    layout: str = ""
+    uuid: str = ""
+    made: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """Always 0: whatever is wrong is raised."""
+        return 0
+
+
+def init(target: TargetSpec, making: Making | None = None, job: Job | None = None) -> InitReport:
+    """Make the target unless it is there; UsageError when it is there and of another site or layout. Else as `open_target`."""
+    making, job = making or Making(), job or Job("init")
+    job.say(RunStarted("init", "", target.store.url))
+    with open_target(target, making=making) as opened:
+        job.site = opened.site
+        layout = str(opened.info["layout"])
+        if making.layout and making.layout != layout:
+            raise UsageError("cannot make the target", where=opened.url, why=f"there is one of layout {layout!r}",
+                             hint="leave out --layout, or name another place")  # fmt: skip
+        return InitReport(opened.url, opened.site, layout, opened.uuid, opened.new)
