@@ -87,8 +87,14 @@ def control_client(spec: ClientSpec) -> Any:
     import boto3
     from botocore.config import Config
 
-    settings = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 3, "mode": "standard"})
     found = access(spec, ask_botocore=True)
+    settings = Config(
+        connect_timeout=10,
+        read_timeout=30,
+        retries={"total_max_attempts": 3, "mode": "standard"},
+        # As obstore does: few servers but Amazon's answer to BUCKET.HOST.
+        s3={"addressing_style": "path"} if found.endpoint_url else {},
+    )
     session = boto3.session.Session(profile_name=spec.profile or None, region_name=found.region)
     return session.client("s3", endpoint_url=found.endpoint_url or None, config=settings)
 

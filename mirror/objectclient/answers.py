@@ -77,6 +77,29 @@ def verdict(error: BaseException) -> Verdict:
     return Verdict(status, code, message or _first_line(text), transport, _cause(debug), _skew(text), name)
 
 
+def client_verdict(error: BaseException) -> Verdict:
+    """What an exception that left boto3 says, in the same words."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        said = response.get("Error", {})
+        status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        code = str(said.get("Code", ""))
+        skew = _skew("".join(f"<{name}>{said[name]}</{name}>" for name in ("RequestTime", "ServerTime") if name in said))
+        return Verdict(
+            status, "" if code == str(status) else code, str(said.get("Message", "")), "", "", skew, type(error).__name__
+        )
+    name, text = type(error).__name__, _first_line(str(error))
+    if name in ("ConnectTimeoutError", "ReadTimeoutError"):
+        return Verdict(0, "", text, "Timeout", "timed out", None, name)
+    if name in ("EndpointConnectionError", "SSLError", "ProxyConnectionError"):
+        return Verdict(0, "", text, "Connect", "its certificate is not trusted" if name == "SSLError" else "", None, name)
+    if name in ("ConnectionClosedError", "HTTPClientError", "ResponseStreamingError", "ConnectionError"):
+        return Verdict(0, "", text, "Interrupted", "", None, name)
+    if name == "ResponseParserError":
+        return Verdict(0, "", text, "Unknown", "", None, name)
+    return Verdict(0, "", text, "", "", None, name)
+
+
 def error_for(found: Verdict, what: str, where: str, bucket: str) -> MirrorError:
     """The error that a user sees. `what` is what could not be done, `where` the object's URL, `bucket` the place that must
     exist."""

@@ -95,6 +95,10 @@ class Site(Protocol):
         """Where it is: `host`, `path` or `url`; goes into log records and is compared with the parent's."""
         ...
 
+    def check(self) -> None:
+        """Whether it can be read at all, at little cost: SourceError as `scan` raises it."""
+        ...
+
     def scan(self, matcher: Matcher | None = None) -> Iterator[Seen]:
         """Everything there, in strictly ascending order of path, filters applied; the root folder (empty path) first where the site
         has folders. Bounded memory. matcher: made of this site's filter, by a caller that wants its counts. SourceError when

@@ -71,6 +71,13 @@ class AnySite:
     def identity(self) -> dict[str, str]:
         return {"url": self._url}
 
+    def check(self) -> None:
+        """See `Site.check`. One listing."""
+        try:
+            self.list(b"").close()
+        except OSError as error:
+            raise _source_error(self._url, error) from error
+
     def scan(self, matcher: Matcher | None = None) -> Iterator[Seen]:
         """See `Site.scan`."""
         walk = _Walk(self, matcher or Matcher(self._spec.filter))

@@ -25,7 +25,7 @@ from mirror.errors import NotFound
 from mirror.keys import parent_of
 from mirror.site import Content, Filter, Seen
 from mirror.site.filters import Matcher
-from mirror.site.walk import FOLDER_FLAGS, Walk
+from mirror.site.walk import FOLDER_FLAGS, Walk, check_root
 
 # O_NONBLOCK: a fifo that was swapped in must not hang us.
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -49,6 +49,10 @@ class FolderSite:
     @property
     def identity(self) -> dict[str, str]:
         return {"host": os.uname().nodename, "path": self._root}
+
+    def check(self) -> None:
+        """See `Site.check`."""
+        check_root(self._root)
 
     def scan(self, matcher: Matcher | None = None) -> Iterator[Seen]:
         """See `Site.scan`. A folder that cannot be listed gives its Found and then an Unread of the same path."""

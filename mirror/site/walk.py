@@ -153,20 +153,11 @@ class Walk:
     # ------------------------------------------------------------------ folders
 
     def _enter_root(self) -> Iterator[Seen]:
-        def refuse(error: OSError) -> SourceError:
-            missing = error.errno == errno.ENOENT
-            why = {errno.ENOENT: "it does not exist", errno.ENOTDIR: "it is not a folder"}.get(error.errno or 0) or _why(error)
-            hint = "is it mounted?" if missing else "run as a user who may read it" if error.errno == errno.EACCES else ""
-            return SourceError("cannot read the source", where=self._root, why=why, hint=hint)
-
-        try:
-            fd = os.open(self._root, FOLDER_FLAGS & ~os.O_NOFOLLOW)
-        except OSError as error:
-            raise refuse(error) from error
+        fd = _open_root(self._root)
         frame = _Frame(fd, 0, os.fstat(fd))
         self._frames.append(frame)
         if failure := self._list(frame):
-            raise refuse(failure) from failure
+            raise _refusal(self._root, failure) from failure
         yield self._found(b"", FOLDER, os.fstat(fd), self._folder_xattrs(fd))
         yield from self._begin(frame, None)
 
@@ -296,6 +287,36 @@ def _names(entries: Iterable[os.DirEntry[str]]) -> Iterator[bytes]:
     for entry in entries:
         name = entry.name.encode(encoding, errors)
         yield name + b"/" if entry.is_dir(follow_symlinks=False) else name
+
+
+def check_root(root: str) -> None:
+    """SourceError when this is no folder that can be listed."""
+    fd = _open_root(root)
+    try:
+        with os.scandir(fd) as entries:
+            next(entries, None)
+    except OSError as error:
+        raise _refusal(root, error) from error
+    finally:
+        os.close(fd)
+
+
+def _open_root(root: str) -> int:
+    try:
+        return os.open(root, FOLDER_FLAGS & ~os.O_NOFOLLOW)
+    except OSError as error:
+        raise _refusal(root, error) from error
+
+
+def _refusal(root: str, error: OSError) -> SourceError:
+    why, hint = _why(error), ""
+    if error.errno == errno.ENOENT:
+        why, hint = "it does not exist", "is it mounted?"
+    elif error.errno == errno.ENOTDIR:
+        why, hint = "it is not a folder", "give the folder it is in"
+    elif error.errno == errno.EACCES:
+        hint = "run as a user who may read it"
+    return SourceError("cannot read the source", where=root, why=why, hint=hint)
 
 
 class _Owners(dict[int, str]):
