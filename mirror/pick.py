@@ -49,7 +49,7 @@ _RELOADS = 20  # of an index whose fragments vanish while it is read: as many pr
 
 
 def pick(store: ReadableStore, head: log.Record | None, at: str) -> log.Record:
-    """The live snapshot that `at` means as of `head`. TargetMissingError when there is none at all, UsageError when none is meant."""
+    """The live snapshot that `at` means as of `head`. TargetMissingError where there is none at all, UsageError where not that."""
     if head is None or not head.body["live"]:
         why = "all were forgotten" if head is not None and head.number > 1 else "nothing was mirrored into it yet"
         raise TargetMissingError("there is no snapshot in", where=store.url, why=why, hint="run `mirror sync SRC TARGET` first")
@@ -77,7 +77,7 @@ def live_snapshots(store: ReadableStore, head: log.Record | None) -> Iterator[lo
 
 
 def end_of(at: str) -> datetime:
-    """The end of the day, minute, second or fraction that `at` names; local zone unless it has an offset. UsageError for other text.
+    """The end of the day, minute, second or fraction that `at` names; local zone without an offset. UsageError for other text.
 
     >>> end_of("2026-11-20T03:00Z").isoformat()
     '2026-11-20T03:01:00+00:00'
@@ -89,10 +89,10 @@ def end_of(at: str) -> datetime:
         day, clock, offset = match.groups()
         if clock is None:
             return (datetime.fromisoformat(day) + timedelta(days=1)).astimezone()
-        moment = datetime.fromisoformat(f"{day}T{clock}{offset or ''}").astimezone()
+        moment = datetime.fromisoformat(f"{day}T{clock}{offset or ''}")
         digits = len(clock.partition(".")[2])
         unit = timedelta(minutes=1) if len(clock) == 5 else timedelta(microseconds=10 ** (6 - digits))
-        return (moment + unit).astimezone(moment.tzinfo if offset != "Z" else datetime.fromisoformat("2000-01-01T00Z").tzinfo)
+        return (moment if offset else moment.astimezone()) + unit
     except (ValueError, OverflowError):
         raise UsageError("cannot tell which snapshot is meant by", where=repr(at),
                          hint="say a number, latest, tag:NAME, 2026-11-20 or 2026-11-20T03:00") from None  # fmt: skip
