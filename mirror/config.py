@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,10 +22,13 @@ from mirror.errors import UsageError
 
 if TYPE_CHECKING:
     from mirror.plan import DeletionLimit
+    from mirror.restore import RestoreOptions
     from mirror.site import Filter, SiteSpec
     from mirror.store import StoreSpec
+    from mirror.survey import LookOptions
     from mirror.sync import SyncOptions
     from mirror.target import Making, TargetSpec
+    from mirror.verify import VerifyOptions
 
 RULE_FLAGS: Final = ("include", "exclude", "filter_from")
 WORKERS: Final = 2
@@ -37,9 +41,10 @@ _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?")
 _T = TypeVar("_T")
 
 
-def environment() -> dict[str, str]:
-    """The variables of this process that are settings of mirror."""
-    return {name: value for name, value in os.environ.items() if name.startswith("MIRROR_") and value}
+def environment(names: Iterable[str]) -> dict[str, str]:
+    """The variables of this process that stand for these settings."""
+    variables = (f"MIRROR_{name.upper()}" for name in names)
+    return {variable: value for variable in variables if (value := os.environ.get(variable))}
 
 
 def wants_traceback() -> bool:
@@ -106,7 +111,8 @@ class Settings:
         variable = f"MIRROR_{name.upper()}"
         return self._variables.get(variable), variable
 
-    def _parsed(self, name: str, parse: Callable[[str], _T]) -> _T | None:
+    def parsed(self, name: str, parse: Callable[[str], _T]) -> _T | None:
+        """What `parse` makes of it, None when not given; its ValueError says what is wrong."""
         value, called = self._find(name)
         if value is None:
             return None
@@ -123,15 +129,15 @@ class Settings:
     def switch(self, name: str) -> bool:
         """Yes or no; no unless said."""
         value, _ = self._find(name)
-        return value if isinstance(value, bool) else bool(self._parsed(name, _yes_or_no))
+        return value if isinstance(value, bool) else bool(self.parsed(name, _yes_or_no))
 
     def size(self, name: str) -> int | None:
         """Bytes, None when not given."""
-        return self._parsed(name, size)
+        return self.parsed(name, size)
 
     def duration(self, name: str) -> float | None:
         """Seconds, None when not given."""
-        return self._parsed(name, duration)
+        return self.parsed(name, duration)
 
     def whole(self, name: str, default: int, least: int = 0) -> int:
         """A whole number, at least `least`."""
@@ -141,7 +147,7 @@ class Settings:
                 raise ValueError(f"it is no whole number from {least} up")
             return int(text)
 
-        found = self._parsed(name, parse)
+        found = self.parsed(name, parse)
         return default if found is None else found
 
     def choice(self, name: str, choices: Sequence[str], default: str = "") -> str:
@@ -152,7 +158,7 @@ class Settings:
                 raise ValueError(f"it is none of {', '.join(choices)}")
             return text
 
-        return self._parsed(name, parse) or default
+        return self.parsed(name, parse) or default
 
     def many(self, name: str) -> tuple[str, ...]:
         """A flag that may be given again and again; a variable has one value a line."""
@@ -301,18 +307,24 @@ def deletion_limit(asked: Settings) -> DeletionLimit:
             raise ValueError("it is neither a number of paths nor a percentage such as 10%")
         return DeletionLimit(number=int(text))
 
-    return asked._parsed("max_delete", parse) or DeletionLimit()
+    return asked.parsed("max_delete", parse) or DeletionLimit()
+
+
+def look_options(asked: Settings) -> LookOptions:
+    """How contents are judged."""
+    from mirror.survey import LookOptions
+
+    return LookOptions(asked.switch("checksum"), asked.switch("ignore_inode"), asked.switch("delete_excluded"))
 
 
 def sync_options(asked: Settings, command: str) -> SyncOptions:
     """The options of `mirror sync`. command: how to name this run in hints."""
-    from mirror.survey import LookOptions
     from mirror.sync import SyncOptions
 
     return SyncOptions(
         making=making(asked),
         dry_run=asked.switch("dry_run"),
-        look=LookOptions(asked.switch("checksum"), asked.switch("ignore_inode"), asked.switch("delete_excluded")),
+        look=look_options(asked),
         max_delete=deletion_limit(asked),
         allow_empty_source=asked.switch("allow_empty_source"),
         workers=asked.whole("workers", WORKERS),
@@ -324,4 +336,50 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         stop_on_error=asked.choice("on_error", ("continue", "stop")) == "stop",
         wait=asked.switch("wait"),
         command=command,
+    )
+
+
+def restore_options(asked: Settings, command: str, paths: Iterable[str | bytes] = ()) -> RestoreOptions:
+    """The options of `mirror restore`. command: how to name this run in hints; paths: what to bring back, all when empty."""
+    from mirror.restore import RestoreOptions
+
+    return RestoreOptions(
+        paths=tuple(os.fsencode(path) for path in paths),
+        at=asked.text("at", "latest"),
+        in_place=asked.switch("in_place"),
+        dry_run=asked.switch("dry_run"),
+        delete=asked.switch("delete"),
+        overwrite=asked.choice("overwrite", ("always", "if-newer", "never"), "always"),
+        checksum=asked.switch("checksum"),
+        strict_metadata=asked.switch("strict_metadata"),
+        numeric_ids=asked.switch("numeric_ids"),
+        chown=asked.text("chown"),
+        chmod=asked.text("chmod"),
+        max_delete=deletion_limit(asked),
+        filter=replace(filter_of(asked), ignore_files=False),
+        delete_excluded=asked.switch("delete_excluded"),
+        workers=asked.whole("workers", WORKERS),
+        max_duration=asked.duration("max_duration"),
+        command=command,
+    )
+
+
+def verify_options(asked: Settings) -> VerifyOptions:
+    """The options of `mirror verify`."""
+    from mirror.verify import VerifyOptions
+
+    def part(text: str) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError("it is no part such as 3/7")
+        return int(match[1]), int(match[2])
+
+    against = asked.text("against")
+    return VerifyOptions(
+        quick=asked.switch("quick"),
+        part=asked.parsed("part", part),
+        against=site_spec(against, asked, "--against") if against else None,
+        at=asked.text("at", "latest"),
+        workers=asked.whole("workers", WORKERS),
+        max_duration=asked.duration("max_duration"),
     )

@@ -50,7 +50,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return text_of(value)
     if isinstance(value, bytes):
-        return show(value)
+        return show(value) if value else ""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -58,11 +58,14 @@ def _command(name: str, rest: list[str], out: Out) -> int:
     from mirror.cli.commands import COMMANDS
     from mirror.cli.session import Session
 
-    session = Session(name, shlex.join(["mirror", name, *rest]), out, json=config.wants_json(rest))
+    session = Session(name, shlex.join(["mirror", name, *rest]), out)
     try:
         verb = words.verb_of(name)
+        names = {flag.dest for flag in verb.flags}
+        if "json" in names and config.wants_json(rest):
+            session.speak_json()  # also of errors in the other arguments
         given_words, given = words.parse(verb, rest)
-        session.begin(config.Settings(given, config.environment()))
+        session.begin(config.Settings(given, config.environment(names)))
         return COMMANDS[verb.name](session, given_words)
     except KeyboardInterrupt:
         return session.fail(InterruptedRunError("interrupted", hint="run the same command again to go on"))

@@ -5,12 +5,21 @@ Verbs are imported when they are called: `mirror ls` need not wait for what `mir
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from mirror import config
+from mirror.cli import listing
 from mirror.cli.session import Session
-from mirror.errors import worst_exit
+from mirror.errors import DamageError, worst_exit
+from mirror.events import Change
+from mirror.keys import show
+
+if TYPE_CHECKING:
+    from mirror.target import TargetSpec
 
 Command = Callable[[Session, list[str]], int]
 _DIFFERENT: Final = 4
@@ -20,8 +29,7 @@ def init(session: Session, words: list[str]) -> int:
     """`mirror init TARGET`."""
     from mirror.create import init as make
 
-    target = config.target_spec(words[0], session.asked, session.notice)
-    report = make(target, config.making(session.asked), session.job)
+    report = make(_target(session, words[0]), config.making(session.asked), session.job)
     return session.finish(report, report.exit_code)
 
 
@@ -30,15 +38,130 @@ def sync(session: Session, words: list[str]) -> int:
     from mirror.sync import sync as run
 
     source = config.site_spec(words[0], session.asked)
-    target = config.target_spec(words[1], session.asked, session.notice)
+    target = _target(session, words[1])
     options = config.sync_options(session.asked, session.command)
     session.plan = options.dry_run
     report = run(source, target, options, session.job)
     differs = report.added or report.changed or report.moved or report.deleted or report.described
-    codes = {report.exit_code}
-    if options.dry_run and differs and session.asked.switch("exit_code"):
-        codes.add(_DIFFERENT)
-    return session.finish(report, worst_exit(codes - {0}))
+    return session.finish(report, _code(session, report.exit_code, options.dry_run and differs))
 
 
-COMMANDS: Final[dict[str, Command]] = {"init": init, "sync": sync}
+def restore(session: Session, words: list[str]) -> int:
+    """`mirror restore TARGET OUT [PATH...]`."""
+    from mirror.restore import restore as run
+
+    target, out = _target(session, words[0]), config.url_of(words[1], "OUT")
+    options = config.restore_options(session.asked, session.command, words[2:])
+    session.plan = options.dry_run
+    report = run(target, out, options, session.job)
+    differs = report.added or report.changed or report.described or (options.delete and report.extra)
+    return session.finish(report, _code(session, report.exit_code, options.dry_run and differs))
+
+
+def verify(session: Session, words: list[str]) -> int:
+    """`mirror verify TARGET`."""
+    from mirror.verify import verify as run
+
+    report = run(_target(session, words[0]), config.verify_options(session.asked), session.job)
+    return session.finish(report, report.exit_code)
+
+
+def snapshots(session: Session, words: list[str]) -> int:
+    """`mirror snapshots TARGET`."""
+    from mirror.contents import snapshots as run
+
+    target, max_age = _target(session, words[0]), session.asked.duration("max_age")
+    lines = run(target, session.job)
+    if session.json:
+        for line in lines:
+            session.data("listed", listing.snapshot_values(line), "")
+    elif not session.quiet:
+        for text in listing.snapshot_table(lines):
+            session.out.line(text)
+    newest = max((line.time for line in lines), default=None)
+    age = (datetime.now(UTC) - newest).total_seconds() if newest else None
+    if max_age is not None and (age is None or age > max_age):
+        why = f"the newest is {listing.age_text(age)} old" if age is not None else "there is none"
+        raise DamageError("there is no snapshot young enough in", where=target.store.url,
+                          why=f"{why}, --max-age asks for {listing.age_text(max_age)}",
+                          hint="does the nightly sync still run?", kind="too-old")  # fmt: skip
+    return session.finish_data({"snapshots": len(lines), "age": age})
+
+
+def diff(session: Session, words: list[str]) -> int:
+    """`mirror diff SRC TARGET`, or `mirror diff TARGET 41 42`."""
+    from mirror.contents import diff as between
+    from mirror.contents import diff_site
+
+    session.plan = True
+    if len(words) == 3:
+        changes = between(_target(session, words[0]), words[1], words[2], session.job)
+    else:
+        source = config.site_spec(words[0], session.asked)
+        at = session.asked.text("at", "latest")
+        changes = diff_site(source, _target(session, words[1]), at, config.look_options(session.asked), session.job)
+    counts: Counter[str] = Counter()
+    for line, size in changes:
+        counts[line.symbol] += 1
+        session.job.say(Change(line.symbol, show(line.path), size, show(line.moved_from) if line.moved_from else ""))
+    return session.finish_data(listing.change_counts(counts), _code(session, 0, bool(counts)))
+
+
+def ls(session: Session, words: list[str]) -> int:
+    """`mirror ls TARGET [PATH...]`."""
+    from mirror.contents import ls as run
+
+    target, at, long = _target(session, words[0]), session.asked.text("at", "latest"), session.asked.switch("long")
+    count = 0
+    for entry in run(target, at, [os.fsencode(word) for word in words[1:]], session.job):
+        count += 1
+        if session.json:
+            session.data("entry", listing.entry_values(entry), "")
+        else:
+            session.out.line(listing.long_line(entry) if long else show(entry.path))
+    return session.finish_data({"entries": count})
+
+
+def cat(session: Session, words: list[str]) -> int:
+    """`mirror cat TARGET PATH`."""
+    from mirror.contents import cat as run
+
+    target, at = _target(session, words[0]), session.asked.text("at", "latest")
+    for piece in run(target, at, os.fsencode(words[1]), session.job):
+        session.out.data(piece)
+    return session.finish_data({})
+
+
+def sums(session: Session, words: list[str]) -> int:
+    """`mirror sums TARGET`."""
+    from mirror.contents import sums as run
+
+    target, at = _target(session, words[0]), session.asked.text("at", "latest")
+    algorithm = session.asked.choice("hash", config.HASHES, config.HASHES[0])
+    count = 0
+    for digest, path in run(target, at, algorithm, session.job):
+        count += 1
+        session.data("sum", {"hash": algorithm, "sum": digest, "path": show(path)}, listing.sum_line(digest, path))
+    return session.finish_data({"hash": algorithm, "files": count})
+
+
+def _target(session: Session, word: str) -> TargetSpec:
+    return config.target_spec(word, session.asked, session.notice)
+
+
+def _code(session: Session, code: int, differs: object) -> int:
+    """The exit code, with --exit-code 4 where something differs."""
+    return worst_exit({code, _DIFFERENT if differs and session.asked.switch("exit_code") else 0} - {0})
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "init": init,
+    "sync": sync,
+    "restore": restore,
+    "verify": verify,
+    "snapshots": snapshots,
+    "diff": diff,
+    "ls": ls,
+    "cat": cat,
+    "sums": sums,
+}

@@ -26,6 +26,8 @@ def report_lines(report: Any, verbose: bool) -> Iterator[str]:
     match type(report).__name__:
         case "SyncReport":
             yield from _sync(report)
+        case "RestoreReport":
+            yield from _restore(report)
         case "InitReport":
             yield _init(report)
     if verbose and getattr(report, "requests", None):
@@ -70,6 +72,19 @@ def _sync(report: Any) -> Iterator[str]:
         yield f"kept as they were although the rules leave them out: {report.protected:,}"
     if report.incomplete:
         yield "a folder could not be listed, so nothing was deleted"
+
+
+def _restore(report: Any) -> Iterator[str]:
+    extra = f", {report.extra:,} not in the snapshot" if report.extra else ""
+    if report.dry_run:
+        yield f"would be: {counts(report)}{extra}"
+        return
+    yield f"snapshot {report.snapshot}: {report.entries:,} entries, {size_text(report.bytes)}: {counts(report)}{extra}"
+    if report.files_written or report.bytes_read:
+        yield (
+            f"wrote {size_text(report.bytes_written)} in {report.files_written:,} files, "
+            f"read {size_text(report.bytes_read)} from the target, {report.seconds:.1f} s"
+        )
 
 
 def _init(report: InitReport) -> str:

@@ -18,11 +18,12 @@ from mirror import config
 from mirror.cli.render import problem_lines, report_lines
 from mirror.cli.streams import Gone, Out, complain, unwritable
 from mirror.config import Settings
-from mirror.errors import MirrorError, UsageError
+from mirror.errors import MirrorError, UsageError, worst_exit
 from mirror.events import Change, Event, Job, Notice, Problem, ProblemFound, RunStarted, Stamped
 from mirror.progress import Bar, JsonLines, LogFile, members, sentence
 
 _NAMED: Final = 20  # problems that are named when no report has them
+_PLAIN: Final = ("snapshots", "ls", "cat", "sums")  # whoever calls these wants the data and nothing else
 
 
 class Session:
@@ -31,11 +32,11 @@ class Session:
     plan: the changes that are heard are data (a dry run, a diff).
     """
 
-    def __init__(self, verb: str, command: str, out: Out, json: bool) -> None:
+    def __init__(self, verb: str, command: str, out: Out) -> None:
         self.verb, self.command, self.out = verb, command, out
         self.asked = Settings({})
         self.quiet = self.verbose = self.plan = False
-        self.json = JsonLines(out) if json else None
+        self.json: JsonLines | None = None
         self.bar: Bar | None = None
         self.log: LogFile | None = None
         self.job = Job(verb)
@@ -44,12 +45,18 @@ class Session:
         self._started = False
         self._problems: list[Problem] = []
         self._kinds: Counter[str] = Counter()
+        self.codes: set[int] = set()
+
+    def speak_json(self) -> None:
+        """Tell everything as JSON Lines, too."""
+        self.json = self.json or JsonLines(self.out)
 
     def begin(self, asked: Settings) -> None:
         """Heed what was asked for. UsageError."""
         self.asked = asked
         self.quiet, self.verbose = asked.switch("quiet"), asked.switch("verbose")
-        self.json = JsonLines(self.out) if asked.switch("json") else None
+        if asked.switch("json"):
+            self.speak_json()
         self.log = _log_file(asked.text("log_file"))
         if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
             self.bar = Bar(sys.stderr)
@@ -85,7 +92,8 @@ class Session:
     def _hear(self, stamped: Stamped) -> None:
         event = stamped.event
         if isinstance(event, RunStarted):
-            self.note(sentence(event))
+            if self.verb not in _PLAIN or self.verbose:
+                self.note(sentence(event))
             self._started = True
             for notice in self._early:
                 self.job.say(notice)
@@ -93,6 +101,7 @@ class Session:
             self._change(event)
         elif isinstance(event, ProblemFound):
             self._kinds[event.problem.kind] += 1
+            self.codes.add(event.problem.exit_code)
             if len(self._problems) < _NAMED:
                 self._problems.append(event.problem)
             if self.verbose and not self.quiet:
@@ -101,6 +110,8 @@ class Session:
             self.note(sentence(event))
 
     def _change(self, event: Event) -> None:
+        if self.json and self.json.failed and self.plan:
+            raise Gone  # nobody reads what is all there is to do
         if self.quiet or self.json:
             return
         if self.plan:
@@ -118,15 +129,23 @@ class Session:
 
     # -- when it is over ---------------------------------------------------------------------------------------------
 
-    def finish(self, report: Any, code: int, lines: Iterable[str] | None = None) -> int:
-        """Say the report; gives the exit code. lines: what to say instead of what render.py makes of the report."""
+    def finish(self, report: Any, code: int) -> int:
+        """Say the report of a verb; gives the exit code."""
         self._close_bar()
-        told = list(report_lines(report, self.verbose) if lines is None else lines)
-        told += problem_lines(getattr(report, "problems", []))
+        told = [*report_lines(report, self.verbose), *problem_lines(report.problems if hasattr(report, "problems") else [])]
+        return self._finish(members(report), code, told)
+
+    def finish_data(self, values: dict[str, Any], code: int = 0) -> int:
+        """The same for a command that only gives data: no report but the problems that were heard. values: for the summary."""
+        self._close_bar()
+        code = worst_exit({code, *self.codes} - {0})
+        return self._finish(values, code, list(problem_lines(self._problems, self._kinds)))
+
+    def _finish(self, values: dict[str, Any], code: int, told: list[str]) -> int:
         if not self.quiet or code:
             self._tell([*self._held, *told])
         if self.json:
-            self.json.data("summary", self._summary(code) | members(report))
+            self.json.data("summary", self._summary(code) | values)
         return self._close(code, told)
 
     def fail(self, error: MirrorError) -> int:

@@ -94,6 +94,9 @@ RULES: Final = (
     Flag("filter-from", "rules from a file: lines of '+ PATTERN', '- PATTERN', '# comment'", "FILE", many=True),
 )
 CHECKSUM: Final = Flag("checksum", "read every file, also where size and times say that nothing changed", short="c")
+IGNORE_INODE: Final = Flag(
+    "ignore-inode", "a file whose inode alone changed is not read again (for sources that are made anew each night)"
+)
 DELETE_EXCLUDED: Final = Flag("delete-excluded", "delete what the rules leave out; without this it is kept as it was")
 EXIT_CODE: Final = Flag("exit-code", "exit 4 when there are differences")
 XATTRS: Final = Flag("xattrs", "mirror extended attributes as well")
@@ -104,14 +107,14 @@ SYNC: Final = Verb(
     """Make the target's newest snapshot what the site SRC is now.
 
     SRC is a folder, s3://bucket/prefix, or any fsspec URL; TARGET a folder or s3://bucket/prefix. What is in SRC is mirrored, a
-    slash at the end never matters. What the target has already is not sent; when nothing changed, nothing is written. If the run dies,
-    give the same command again: it goes on where it was.""",
+    slash at the end never matters. What the target has already is not sent; when nothing changed, nothing is written. If the run
+    dies, give the same command again: it goes on where it was.""",
     (
         *MAKING,
         DRY_RUN,
         EXIT_CODE,
         CHECKSUM,
-        Flag("ignore-inode", "a file whose inode alone changed is not read again (for sources that are re-created each night)"),
+        IGNORE_INODE,
         MAX_DELETE,
         Flag("allow-empty-source", "mirror a source that is empty although the last snapshot was not"),
         *RULES,
@@ -143,7 +146,113 @@ INIT: Final = Verb(
     (*MAKING, *REACH, *REPORTS),
 )
 
-VERBS: Final = {verb.name: verb for verb in (INIT, SYNC)}
+RESTORE: Final = Verb(
+    "restore",
+    ("TARGET", "OUT", "[PATH...]"),
+    """Bring a snapshot, or files and folders of it, back into the folder OUT.
+
+    Nothing in the target is changed. OUT is made; if it is there and not empty, --in-place is needed: then only what differs is
+    written, and what is not in the snapshot stays unless --delete. Every byte is checked on the way. PATHs are as `mirror ls`
+    prints them. If it was interrupted, give the same command with --in-place: it goes on where it was.""",
+    (
+        AT,
+        Flag("in-place", "restore into a folder that is not empty: write what differs, leave what is there besides"),
+        DRY_RUN,
+        EXIT_CODE,
+        Flag("delete", "with --in-place: delete what is not in the snapshot"),
+        MAX_DELETE,
+        Flag("overwrite", "files that are there and differ: always (the default), if-newer in the snapshot, or never", "WHEN"),
+        CHECKSUM,
+        Flag("strict-metadata", "owners, modes or times that could not be set count as failures (exit 23)"),
+        Flag("numeric-ids", "set owners by number, not by name"),
+        Flag("chown", "give everything to this user and group", "USER[:GROUP]"),
+        Flag("chmod", "give everything these modes, such as 644, or D755,F644 for folders and files", "MODES"),
+        *RULES,
+        Flag("delete-excluded", "with --delete: delete also what the rules leave out"),
+        MAX_DURATION,
+        WORKERS,
+        *REACH,
+        *REPORTS,
+    ),
+)
+
+VERIFY: Final = Verb(
+    "verify",
+    ("TARGET",),
+    """Read everything in the target and check every byte; name what is damaged and what it belongs to.
+
+    Changes nothing. Exit 4 when something is damaged or differs. A verify that was interrupted goes on where it was.""",
+    (
+        Flag("quick", "look at names and sizes only"),
+        Flag("part", "read a part of the target, such as 3/7: the same one each time, so seven nights read all", "N/M"),
+        Flag("against", "compare a snapshot with this site, byte by byte", "SRC"),
+        AT,
+        *RULES,
+        MAX_DURATION,
+        WORKERS,
+        *REACH,
+        *REPORTS,
+    ),
+)
+
+SNAPSHOTS: Final = Verb(
+    "snapshots",
+    ("TARGET",),
+    "List the snapshots: number, time, entries, size, and what changed.",
+    (
+        Flag(
+            "max-age", "exit 4 when the newest snapshot is older than this, such as 26h, or there is none (for monitoring)", "TIME"
+        ),
+        *REACH,
+        *REPORTS,
+    ),
+)
+
+DIFF: Final = Verb(
+    "diff",
+    ("SRC TARGET | TARGET SNAPSHOT SNAPSHOT",),
+    """Show what a sync of SRC would change, or what changed from one snapshot to another.
+
+    + new, * changed, - deleted, > moved, . described anew (times, modes, owners). Changes nothing.""",
+    (
+        Flag("at", "for SRC TARGET: the snapshot to compare with", "SNAPSHOT"),
+        EXIT_CODE,
+        CHECKSUM,
+        IGNORE_INODE,
+        *RULES,
+        DELETE_EXCLUDED,
+        XATTRS,
+        *REACH,
+        *REPORTS,
+    ),
+)
+
+LS: Final = Verb(
+    "ls",
+    ("TARGET", "[PATH...]"),
+    """List the paths of a snapshot.
+
+    One on each line; what cannot be printed is shown as \\n or \\xNN. With PATHs those and what is below them.""",
+    (AT, Flag("long", "mode, size and time as well", short="l"), *REACH, VERBOSE, JSON, LOG),
+)
+
+CAT: Final = Verb(
+    "cat",
+    ("TARGET", "PATH"),
+    "Write the content of one file of a snapshot to stdout.",
+    (AT, *REACH),
+)
+
+SUMS: Final = Verb(
+    "sums",
+    ("TARGET",),
+    """Write the checksums of a snapshot's files, as sha256sum, b3sum, xxhsum and `rclone checksum` read them.
+
+    xxh128 is kept in the snapshot; the others are computed from the contents.""",
+    (AT, Flag("hash", "xxh128 (the default), blake3, or sha256", "NAME"), *REACH, VERBOSE, JSON, LOG),
+)
+
+VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS)}
 
 
 class _Rule(argparse.Action):
@@ -206,6 +315,10 @@ def _near(word: str, verb: Verb) -> str:
 
 
 def _check_count(verb: Verb, prog: str, words: list[str]) -> None:
+    if verb is DIFF:
+        if len(words) not in (2, 3):
+            raise _misused(prog, f"{len(words)} words were given, {verb.words[0]} is wanted")
+        return
     least = [word for word in verb.words if not word.startswith("[")]
     if len(words) < len(least):
         raise _misused(prog, f"{' and '.join(least[len(words) :])} {'is' if len(words) + 1 == len(least) else 'are'} missing")

@@ -1,0 +1,109 @@
+"""What data looks like on stdout: snapshots, entries, checksums. Values in, text or values for JSON out."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from mirror.contents import SnapshotLine
+from mirror.keys import show
+from mirror.manifest import Entry, File, Folder, Page, Symlink, fingerprint_hex
+from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW
+from mirror.progress import size_text
+
+_CHANGES: Final = {"added": NEW, "changed": CHANGED, "moved": MOVED, "deleted": DELETED}
+_KINDS: Final = {
+    File: ("file", stat.S_IFREG),
+    Folder: ("folder", stat.S_IFDIR),
+    Symlink: ("symlink", stat.S_IFLNK),
+    Page: ("page", stat.S_IFREG),
+}
+_NAMES: Final = {"added": NEW, "changed": CHANGED, "moved": MOVED, "described": DESCRIBED, "deleted": DELETED}
+
+
+def time_text(moment: datetime) -> str:
+    """A time in the local zone, as `--at` takes it."""
+    return moment.astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def age_text(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> age_text(90), age_text(93_600), age_text(864_000)
+    ('1.5 minutes', '26 hours', '10 days')
+    """
+    for length, name in ((172_800.0, "day"), (7_200.0, "hour"), (60.0, "minute")):
+        if seconds >= length:
+            unit = {"day": 86_400, "hour": 3_600, "minute": 60}[name]
+            return f"{seconds / unit:.3g} {name}s"
+    return f"{seconds:.3g} seconds"
+
+
+def snapshot_table(lines: Sequence[SnapshotLine]) -> Iterator[str]:
+    """The snapshots as a table, with its head; nothing where there are none."""
+    if not lines:
+        return
+    rows = [("number", "time", "entries", "size", "changes")]
+    rows += [(str(line.number), time_text(line.time), f"{line.entries:,}", size_text(line.bytes), _remarks(line)) for line in lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for number, time, entries, size, changes in rows:
+        cells = number.rjust(widths[0]), time.ljust(widths[1]), entries.rjust(widths[2]), size.rjust(widths[3])
+        yield "  ".join((*cells, changes)).rstrip()
+
+
+def _remarks(line: SnapshotLine) -> str:
+    words = [f"{symbol}{getattr(line, name):,}" for name, symbol in _CHANGES.items() if getattr(line, name)] or ["="]
+    words += [f"tag:{tag}" for tag in line.tags]
+    if line.problems:
+        words.append(f"!{line.problems:,}")
+    if not line.complete:
+        words.append("incomplete")
+    return " ".join(words)
+
+
+def snapshot_values(line: SnapshotLine) -> dict[str, Any]:
+    """A snapshot for JSON; times are ISO 8601."""
+    values = {name: getattr(line, name) for name in line.__slots__}
+    return values | {"time": line.time.isoformat(), "started": line.started.isoformat()}
+
+
+def change_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Changes by their names, from counts by symbol."""
+    return {name: counts.get(symbol, 0) for name, symbol in _NAMES.items()}
+
+
+def long_line(entry: Entry) -> str:
+    """Mode, size, time (local), path, and where a link leads."""
+    _, bits = _KINDS.get(type(entry), ("redirect", 0))
+    mode = getattr(entry, "mode", None)
+    shown = stat.filemode(bits | mode) if mode is not None else stat.filemode(bits)[0] + "?" * 9
+    mtime = getattr(entry, "mtime", None)
+    when = time_text(datetime.fromtimestamp(mtime / 1e9).astimezone()) if mtime is not None else "-"
+    target = getattr(entry, "target", b"")
+    leads = f" -> {show(target)}" if target else ""
+    return f"{shown} {getattr(entry, 'size', 0):>14,} {when:<19} {show(entry.path)}{leads}"
+
+
+def entry_values(entry: Entry) -> dict[str, Any]:
+    """An entry for JSON: what it is and its description, without its chunks. mtime: ns since 1970; fingerprint: XXH3-128, hex."""
+    kind, _ = _KINDS.get(type(entry), ("redirect", 0))
+    left_out = {"path", "fingerprint", "chunks", "more", "class_"}
+    values = {name: getattr(entry, name) for name in entry.__struct_fields__ if name not in left_out}
+    fingerprint = getattr(entry, "fingerprint", b"")
+    return {"path": show(entry.path), "kind": kind, **values} | (
+        {"fingerprint": fingerprint_hex(fingerprint)} if fingerprint else {}
+    )
+
+
+def sum_line(digest: str, path: bytes) -> bytes:
+    """A line of a SUM file: names as they are; one with a newline or a backslash is escaped and its line begins with a backslash,
+    as sha256sum and b3sum write it.
+
+    >>> sum_line("00", b"a b"), sum_line("00", b"a\\nb")
+    (b'00  a b\\n', b'\\\\00  a\\\\nb\\n')
+    """
+    if b"\\" in path or b"\n" in path:
+        return b"\\" + digest.encode() + b"  " + path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
+    return digest.encode() + b"  " + path + b"\n"
