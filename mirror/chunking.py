@@ -15,6 +15,7 @@ from typing import NewType
 
 from blake3 import blake3
 from pyfastcdc import FastCDC
+from xxhash import xxh3_128, xxh3_128_digest
 
 ChunkId = NewType("ChunkId", bytes)  # BLAKE3-256 of a chunk's plain bytes
 Fingerprint = NewType("Fingerprint", bytes)  # XXH3-128 of a whole file, big-endian as `xxhsum -H2` prints it
@@ -22,6 +23,7 @@ Fingerprint = NewType("Fingerprint", bytes)  # XXH3-128 of a whole file, big-end
 AVERAGES = (16 << 10, 64 << 10, 512 << 10)  # class 0, 1, 2
 LIMITS = (8 << 20, 4 << 30)  # a new file below the first is class 0, below the second class 1
 MAX_CHUNK = 4 * AVERAGES[-1]
+_WHOLE = 4 << 20  # files up to this size are read in one call
 WINDOW = 4 << 20  # bytes looked at together; at least MAX_CHUNK
 
 
@@ -85,3 +87,37 @@ def cut_stream(read: Callable[[int], bytes], class_: int) -> Iterator[bytes]:
 def chunk_id(data: bytes | memoryview, key: bytes | None = None) -> ChunkId:
     """BLAKE3-256 of a chunk's plain bytes; keyed (32 bytes) where mirror.json says `blake3-keyed`."""
     return ChunkId(blake3(data).digest() if key is None else blake3(data, key=key).digest())
+
+
+def identify(
+    read: Callable[[int], bytes], expected: int, class_: int, take: Callable[[ChunkId, bytes | memoryview], None]
+) -> tuple[int, Fingerprint, bytes]:
+    """(bytes read, fingerprint, joined chunk ids) of an open file of `expected` bytes, `read(n)` giving its next at most n bytes; each
+    chunk is handed to `take`. OSError as `read` raises it."""
+    ids: list[bytes] = []
+    head = b""
+    if expected <= _WHOLE:
+        head = read(expected)
+        if len(head) == expected:
+            for piece in cut(head, class_):
+                id_ = chunk_id(piece)
+                ids.append(id_)
+                take(id_, piece)
+            return len(head), Fingerprint(xxh3_128_digest(head)), b"".join(ids)
+    # Large, cut short, or a stream that gives less than was asked for. Never past the size it had: a log that grows while it is
+    # read has no end.
+    whole = xxh3_128()
+    size = 0
+
+    def rest(count: int) -> bytes:
+        nonlocal head, size
+        data, head = (head, b"") if head else (read(min(count, expected - size)), b"")
+        whole.update(data)
+        size += len(data)
+        return data
+
+    for chunk in cut_stream(rest, class_):
+        id_ = chunk_id(chunk)
+        ids.append(id_)
+        take(id_, chunk)
+    return size, Fingerprint(whole.digest()), b"".join(ids)

@@ -110,16 +110,6 @@ class Committer:
         return writer.tree(refs, root_is_node=True)
 
 
-def keep_validators(reader: ManifestReader, state: State, root: Ref, source: str, survey: Survey) -> None:
-    """After a run that changed nothing: remember how each entry was found, where that is news."""
-    if not survey.validators_moved:
-        return
-    pairs = iter(survey.validators)
-    with state.together():
-        for ref in reader.leaves(root, SEGMENT):
-            state.keep_validators(source, ref.digest, [next(pairs) for _ in range(ref.count)])
-
-
 def in_the_way(survey: Survey) -> Callable[[bytes], bool]:
     """When nothing may be deleted: whether a path that is gone must go all the same, as a file is a folder now or the reverse."""
     if not survey.incomplete:

@@ -17,6 +17,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 VERSION = 1
 
 # Kinds of item problems: the path goes on existing or not, the run goes on. 24 for what moved under our feet, else 23.
@@ -34,8 +36,7 @@ PROBLEM_KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """What went wrong with one path. path: as shown to people (`keys.show`); kind: of PROBLEM_KINDS; hint: the next step."""
 
     path: str
@@ -51,8 +52,7 @@ class Problem:
         return f"{self.path}: {self.why}" + (f"; {self.hint}" if self.hint else "")
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True):
     """The resolved ends of a run, before anything is done."""
 
     verb: str
@@ -61,8 +61,7 @@ class RunStarted:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseBegan:
+class PhaseBegan(Struct, frozen=True):
     """scan, plan, transfer, commit, read, write, check: what the run is busy with. files, bytes: what is ahead, 0 if unknown."""
 
     phase: str
@@ -70,16 +69,14 @@ class PhaseBegan:
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Advanced:
+class Advanced(Struct, frozen=True):
     """So much more is done in this phase: files and plain bytes since the last such event."""
 
     files: int = 0
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPlanned:
+class BatchPlanned(Struct, frozen=True):
     """A batch of work exists: its number in this run, its files and plain bytes."""
 
     batch: int
@@ -87,31 +84,27 @@ class BatchPlanned:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchSent:
+class BatchSent(Struct, frozen=True):
     """A worker has begun with the batch."""
 
     batch: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchStored:
+class BatchStored(Struct, frozen=True):
     """All of the batch is durable: bytes put into the store for it."""
 
     batch: int
     stored: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchFailed:
+class BatchFailed(Struct, frozen=True):
     """The batch failed as a whole and is tried again or given up."""
 
     batch: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One path of the plan or the outcome. symbol: + new, * changed, - deleted, = same, ! error, > moved, . described anew."""
 
     symbol: str
@@ -120,23 +113,20 @@ class Change:
     moved_from: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemFound:
+class ProblemFound(Struct, frozen=True):
     """A path had a problem; the run goes on."""
 
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """Something a person should know that is no problem of a path. kind is stable."""
 
     kind: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotCommitted:
+class SnapshotCommitted(Struct, frozen=True):
     """A snapshot exists: its number in the log."""
 
     snapshot: int
@@ -172,8 +162,7 @@ NAMES: dict[type[Event], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Stamped:
+class Stamped(Struct, frozen=True):
     """An event with its envelope. number counts from 1 within the job; time is seconds since 1970."""
 
     job: str

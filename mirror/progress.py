@@ -55,8 +55,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if hasattr(value, "__struct_fields__") or (is_dataclass(value) and not isinstance(value, type)):
+        return {name: plain(getattr(value, name)) for name in _names(value)}
     if value is None or isinstance(value, bool | int | float):
         return value
     return text_of(str(value))
@@ -131,7 +131,12 @@ class JsonLines:
 def members(event: Any) -> dict[str, Any]:
     """The fields of an event or a report by name; those of a problem stand in the event itself."""
     inner = event.problem if isinstance(event, ProblemFound) else event
-    return {each.name: getattr(inner, each.name) for each in fields(inner)}
+    return {name: getattr(inner, name) for name in _names(inner)}
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Events are msgspec structs, reports dataclasses."""
+    return getattr(value, "__struct_fields__", ()) or tuple(each.name for each in fields(value))
 
 
 def sentence(event: Event) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from mirror.chunking import identify
 from mirror.errors import DeletionGuardError, NotFound, SourceError, UsageError
 from mirror.events import Problem
 from mirror.keys import parent_of
@@ -22,20 +23,9 @@ from mirror.scan import Comparison, Known
 from mirror.site import Filter, Seen, Site
 from mirror.site.filters import Matcher
 from mirror.snapshot import ManifestReader, list_content
-from mirror.spool import Spool
+from mirror.spool import Pairs, Spool
 from mirror.state import State
 from mirror.target import folder_of, is_folder_url
-from mirror.transfer.up import identify
-
-
-def pack_pair(pair: tuple[int, int]) -> bytes:
-    """A validator's bytes in a spool."""
-    return pair[0].to_bytes(8, "little", signed=True) + pair[1].to_bytes(8, "little", signed=True)
-
-
-def unpack_pair(data: bytes) -> tuple[int, int]:
-    """The validator behind `pack_pair`'s bytes."""
-    return int.from_bytes(data[:8], "little", signed=True), int.from_bytes(data[8:], "little", signed=True)
 
 
 def source_key(identity: dict[str, str]) -> str:
@@ -64,7 +54,7 @@ class Survey:
     """
 
     plan: Spool[Item]
-    validators: Spool[tuple[int, int]]
+    validators: Pairs
     counts: Counts
     incomplete: bool
     validators_moved: bool
@@ -116,7 +106,7 @@ def look(
     """Scan the site and compare. SourceError when its root cannot be read. scanned: called every 1,000 paths with that number."""
     matcher, has_rules = Matcher(filter), bool(filter.rules)
     plan: Spool[Item] = Spool(encode, decode)
-    validators: Spool[tuple[int, int]] = Spool(pack_pair, unpack_pair)
+    validators = Pairs()
     comparison = Comparison(
         protects=matcher.protects if has_rules else None,
         checksum=options.checksum,
@@ -124,9 +114,10 @@ def look(
         delete_excluded=options.delete_excluded,
         on_problem=on_problem,
         on_validator=validators.append,
+        on_scanned=scanned,
     )
     try:
-        for item in comparison.run(_counted(site.scan(matcher), scanned), known):
+        for item in comparison.run(site.scan(matcher), known):
             plan.append(item)
     except BaseException:
         plan.close()
@@ -134,13 +125,6 @@ def look(
         raise
     return Survey(plan, validators, comparison.counts, comparison.incomplete, comparison.validators_moved,
                   comparison.found_any, dict(matcher.counts))  # fmt: skip
-
-
-def _counted(seen: Iterator[Seen], scanned: Callable[[int], None]) -> Iterator[Seen]:
-    for count, here in enumerate(seen, 1):
-        if not count % 1000:
-            scanned(1000)
-        yield here
 
 
 def rows(plan: Spool[Item], site: Site | None) -> Iterator[Row]:
@@ -170,7 +154,7 @@ def _content(site: Site, entry: File) -> bytes:
         return b""
     with content.stream:
         try:
-            _, _, joined = identify(content, entry.class_, lambda id_, data: None)
+            _, _, joined = identify(content.stream.read, content.size, entry.class_, lambda id_, data: None)
         except OSError:
             return b""
     # A long list has an object of its own, and is the same where that object's digest is.
@@ -204,3 +188,13 @@ def guard(survey: Survey, site: Site, state: State, limit: DeletionLimit, allow_
     raise DeletionGuardError("stopped before anything was written", where=site.url,
                              why=f"{deleted:,} of {counts.parent:,} entries ({share:.0f} %) would be deleted, the limit is {limit}",
                              hint=f"if that is right, accept it once: {command} --max-delete {deleted}")  # fmt: skip
+
+
+def keep_validators(reader: ManifestReader, state: State, root: Ref, source: str, survey: Survey) -> None:
+    """After a run that changed nothing: remember how each entry was found, where that is news."""
+    if not survey.validators_moved:
+        return
+    pairs = iter(survey.validators)
+    with state.together():
+        for ref in reader.leaves(root, SEGMENT):
+            state.keep_validators(source, ref.digest, [next(pairs) for _ in range(ref.count)])

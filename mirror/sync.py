@@ -12,15 +12,13 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror import log
-from mirror.commit import Committer, Ground, Outcome, append_snapshot, keep_validators, problem_lines
 from mirror.envelope import SEGMENT, write_time
 from mirror.errors import InTheWayError, InterruptedRunError, ItemError, NotFound, TemporaryError, worst_exit
 from mirror.events import Advanced, Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted, SnapshotCommitted
 from mirror.keys import show
-from mirror.lookup import ChunkIndex
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, DeletionLimit
 from mirror.site import Site, SiteSpec
@@ -28,11 +26,13 @@ from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import LookOptions, Survey, check_ends, guard, known_entries, look, moves_of, source_key
+from mirror.survey import LookOptions, Survey, check_ends, guard, keep_validators, known_entries, look, moves_of, source_key
 from mirror.target import Making, Target, TargetSpec, open_target
-from mirror.transfer import up
-from mirror.transfer.send import Limits, Sender, Sent
-from mirror.workers import Crew
+
+if TYPE_CHECKING:
+    from mirror.commit import Outcome
+    from mirror.lookup import ChunkIndex
+    from mirror.transfer.send import Sent
 
 _ATTEMPTS = 10
 _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers costs more than they save
@@ -41,7 +41,8 @@ _MIN_FREE_SHARE, _MIN_FREE_MOST = 0.05, 10 << 30
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """workers: processes, 0 in this one. min_free: bytes, None for 5 % and at most 10 GiB. max_transfer: bytes. max_duration: seconds.
+    """workers: processes, 0 in this one. min_free: bytes; min_free_percent: of the whole place; both None: 5 % and at most 10 GiB.
+    max_transfer: bytes. max_duration: seconds.
     making: what may be done about a target that is not there. command: how to name this run in hints."""
 
     making: Making = Making()
@@ -53,6 +54,7 @@ class SyncOptions:
     max_transfer: int | None = None
     max_duration: float | None = None
     min_free: int | None = None
+    min_free_percent: float | None = None
     tags: tuple[str, ...] = ()
     heartbeat: bool = False
     stop_on_error: bool = False
@@ -178,6 +180,10 @@ class _Run:
             return self._carry_out(survey, head, parent, started)
 
     def _carry_out(self, survey: Survey, head: log.Record | None, parent: log.Record | None, started: datetime) -> bool:
+        # Here, not above: a night without changes is over before the 60 ms that these take to import.
+        from mirror.commit import Committer, Ground, append_snapshot
+        from mirror.lookup import ChunkIndex
+
         self._check_free(survey)
         self.dooms.learn(head)
         self.index = self.index or ChunkIndex(self.state, self.store)
@@ -205,6 +211,10 @@ class _Run:
         return True
 
     def _transfer(self, survey: Survey, epoch: int, results: Sorter) -> Sent:
+        from mirror.transfer import up
+        from mirror.transfer.send import Limits, Sender
+        from mirror.workers import Crew
+
         counts, options = survey.counts, self.options
         assert self.index is not None
         small = counts.fetch_bytes < _SMALL_BYTES and counts.fetch_files < _SMALL_FILES
@@ -216,6 +226,8 @@ class _Run:
             return sender.run(survey.plan)
 
     def _draft(self, base: log.Record | None, parent: log.Record | None, outcome: Outcome, started: datetime) -> dict[str, Any]:
+        from mirror.commit import problem_lines
+
         number = (base.number if base else 0) + 1
         return log.draft(
             log.SNAPSHOT,
@@ -242,13 +254,13 @@ class _Run:
         if self.report.snapshot:
             digests = [ref.digest for ref, _ in self.reader.nodes(root, SEGMENT)]
             self.state.keep_only(digests)
-        self._requests(sent)
+        self._requests(sent.requests)
 
     def _nothing_to_do(self, parent: log.Record, survey: Survey) -> None:
         keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
         self.state.remember("head", str(parent.number))
         self.report.entries, self.report.bytes = parent.manifest.count, parent.manifest.plain
-        self._requests(Sent())
+        self._requests(Requests())
 
     # -- what is said of it --------------------------------------------------------------------------------------
 
@@ -300,8 +312,8 @@ class _Run:
         report.bytes_stored += sent.stored
         report.bytes_reused = max(report.bytes_read - report.bytes_new, 0)
 
-    def _requests(self, sent: Sent) -> None:
-        counts: Requests = self.store.counts + sent.requests
+    def _requests(self, of_workers: Requests) -> None:
+        counts = self.store.counts + of_workers
         self.report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
         self.report.bytes_uploaded = counts.bytes_up
 
@@ -311,6 +323,8 @@ class _Run:
             return
         left, total = free
         floor = self.options.min_free
+        if self.options.min_free_percent is not None:
+            floor = int(total * self.options.min_free_percent / 100)
         if floor is None:
             floor = min(int(total * _MIN_FREE_SHARE), _MIN_FREE_MOST)
         if left < floor:

@@ -10,21 +10,19 @@ fingerprint and chunks are of the same bytes) and reported. One that vanished or
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
-import xxhash
 
-from mirror.chunking import ChunkId, chunk_id, cut, cut_stream
+from mirror.chunking import ChunkId, identify
 from mirror.errors import NotFound
 from mirror.index import StoredPack
 from mirror.keys import PACK, ObjectName
 from mirror.pack import PACK_STORED, PackBuilder
-from mirror.site import Content, Site, SiteSpec
+from mirror.site import Site, SiteSpec
 from mirror.site.open import open_site
 from mirror.snapshot import create_named
 from mirror.store import StoreSpec
@@ -32,7 +30,6 @@ from mirror.store.open import open_store
 from mirror.store.wrap import Counts, CountingStore
 from mirror.workers import Ask, Tell
 
-WHOLE = 4 << 20  # files up to this size are read in one call
 CLAIM_BYTES = 4 << 20  # plain bytes held before their ids are asked for together
 CLAIM_IDS = 4096
 UNPROVEN_NS = 2_000_000_000
@@ -190,7 +187,7 @@ def _fetch(site: Site, wanted: Wanted, filler: _Filler) -> Fetched:
         with content.stream:
             began = time.time_ns()
             try:
-                size, fingerprint, chunks = identify(content, wanted.class_, filler.add)
+                size, fingerprint, chunks = identify(content.stream.read, content.size, wanted.class_, filler.add)
                 changed = site.recheck(wanted.path, content)
             except OSError as error:
                 return Fetched(wanted.path, problem="unreadable", why=error.strerror or str(error), read=read)
@@ -204,34 +201,3 @@ def _fetch(site: Site, wanted: Wanted, filler: _Filler) -> Fetched:
     validator = content.validator if proven else _UNPROVEN
     return Fetched(wanted.path, size, content.mtime, validator, fingerprint, wanted.class_, chunks, read,
                    "changed" if changed else "", changed)  # fmt: skip
-
-
-def identify(content: Content, class_: int, take: Callable[[ChunkId, bytes | memoryview], None]) -> tuple[int, bytes, bytes]:
-    """(bytes read, fingerprint, joined chunk ids) of an open file; each chunk is handed to `take`. OSError as the stream raises it."""
-    ids: list[bytes] = []
-    head = b""
-    if content.size <= WHOLE:
-        head = content.stream.read(content.size)
-        if len(head) == content.size:
-            for piece in cut(head, class_):
-                id_ = chunk_id(piece)
-                ids.append(id_)
-                take(id_, piece)
-            return len(head), xxhash.xxh3_128_digest(head), b"".join(ids)
-    # Large, cut short, or a stream that gives less than was asked for. Never past the size it had: a log that grows while it is
-    # read has no end.
-    whole = xxhash.xxh3_128()
-    size = 0
-
-    def read(count: int) -> bytes:
-        nonlocal head, size
-        data, head = (head, b"") if head else (content.stream.read(min(count, content.size - size)), b"")
-        whole.update(data)
-        size += len(data)
-        return data
-
-    for chunk in cut_stream(read, class_):
-        id_ = chunk_id(chunk)
-        ids.append(id_)
-        take(id_, chunk)
-    return size, whole.digest(), b"".join(ids)
