@@ -186,6 +186,8 @@ _BY_CODE: tuple[tuple[tuple[str, ...], _Answer], ...] = (
     ),
     (("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION),
     (("NotImplemented",), _CANNOT),
+    # Without a status: what a bulk deletion says of one key.
+    (("AccessDenied",), _REFUSED),
     (
         ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"),
         _Answer(TemporaryError, "the store is full ({code})", "make room there, then run again", "disk-full"),
