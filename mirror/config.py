@@ -321,6 +321,7 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
     """The options of `mirror sync`. command: how to name this run in hints."""
     from mirror.sync import SyncOptions
 
+    free_percent = asked.parsed("min_free", lambda text: percent(text) if text.strip().endswith("%") else None)
     return SyncOptions(
         making=making(asked),
         dry_run=asked.switch("dry_run"),
@@ -330,7 +331,8 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         workers=asked.whole("workers", WORKERS),
         max_transfer=asked.size("max_transfer"),
         max_duration=asked.duration("max_duration"),
-        min_free=asked.size("min_free"),
+        min_free=None if free_percent is not None else asked.size("min_free"),
+        min_free_percent=free_percent,
         tags=asked.many("tag"),
         heartbeat=asked.switch("heartbeat"),
         stop_on_error=asked.choice("on_error", ("continue", "stop")) == "stop",

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from mirror import config
-from mirror.cli import listing
 from mirror.cli.session import Session
 from mirror.errors import DamageError, worst_exit
 from mirror.events import Change
@@ -68,6 +67,7 @@ def verify(session: Session, words: list[str]) -> int:
 
 def snapshots(session: Session, words: list[str]) -> int:
     """`mirror snapshots TARGET`."""
+    from mirror.cli import listing
     from mirror.contents import snapshots as run
 
     target, max_age = _target(session, words[0]), session.asked.duration("max_age")
@@ -90,6 +90,7 @@ def snapshots(session: Session, words: list[str]) -> int:
 
 def diff(session: Session, words: list[str]) -> int:
     """`mirror diff SRC TARGET`, or `mirror diff TARGET 41 42`."""
+    from mirror.cli import listing
     from mirror.contents import diff as between
     from mirror.contents import diff_site
 
@@ -109,6 +110,7 @@ def diff(session: Session, words: list[str]) -> int:
 
 def ls(session: Session, words: list[str]) -> int:
     """`mirror ls TARGET [PATH...]`."""
+    from mirror.cli import listing
     from mirror.contents import ls as run
 
     target, at, long = _target(session, words[0]), session.asked.text("at", "latest"), session.asked.switch("long")
@@ -134,6 +136,7 @@ def cat(session: Session, words: list[str]) -> int:
 
 def sums(session: Session, words: list[str]) -> int:
     """`mirror sums TARGET`."""
+    from mirror.cli import listing
     from mirror.contents import sums as run
 
     target, at = _target(session, words[0]), session.asked.text("at", "latest")
@@ -141,7 +144,7 @@ def sums(session: Session, words: list[str]) -> int:
     count = 0
     for digest, path in run(target, at, algorithm, session.job):
         count += 1
-        session.data("sum", {"hash": algorithm, "sum": digest, "path": show(path)}, listing.sum_line(digest, path))
+        session.data("sum", {"hash": algorithm, "sum": digest, "path": show(path)}, listing.sum_line(algorithm, digest, path))
     return session.finish_data({"hash": algorithm, "files": count})
 
 

@@ -78,6 +78,8 @@ def long_line(entry: Entry) -> str:
     """Mode, size, time (local), path, and where a link leads."""
     _, bits = _KINDS.get(type(entry), ("redirect", 0))
     mode = getattr(entry, "mode", None)
+    if isinstance(entry, Symlink):
+        mode = 0o777  # as ls shows it: a link has no rights of its own
     shown = stat.filemode(bits | mode) if mode is not None else stat.filemode(bits)[0] + "?" * 9
     mtime = getattr(entry, "mtime", None)
     when = time_text(datetime.fromtimestamp(mtime / 1e9).astimezone()) if mtime is not None else "-"
@@ -97,13 +99,15 @@ def entry_values(entry: Entry) -> dict[str, Any]:
     )
 
 
-def sum_line(digest: str, path: bytes) -> bytes:
+def sum_line(algorithm: str, digest: str, path: bytes) -> bytes:
     """A line of a SUM file: names as they are; one with a newline or a backslash is escaped and its line begins with a backslash,
-    as sha256sum and b3sum write it.
+    as sha256sum and b3sum write it. Only sha256sum does so with a carriage return, and only it would lose one at the end.
 
-    >>> sum_line("00", b"a b"), sum_line("00", b"a\\nb")
+    >>> sum_line("blake3", "00", b"a b"), sum_line("blake3", "00", b"a\\nb")
     (b'00  a b\\n', b'\\\\00  a\\\\nb\\n')
     """
-    if b"\\" in path or b"\n" in path:
-        return b"\\" + digest.encode() + b"  " + path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n") + b"\n"
-    return digest.encode() + b"  " + path + b"\n"
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+    if algorithm == "sha256":
+        escaped = escaped.replace(b"\r", b"\\r")
+    mark = b"\\" if escaped != path else b""
+    return mark + digest.encode() + b"  " + escaped + b"\n"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from mirror.create import InitReport
 from mirror.events import Problem
 from mirror.progress import size_text
 
@@ -87,5 +86,5 @@ def _restore(report: Any) -> Iterator[str]:
         )
 
 
-def _init(report: InitReport) -> str:
+def _init(report: Any) -> str:
     return f"{'made' if report.made else 'already there'}: layout {report.layout}, site {report.site}, {report.uuid}"

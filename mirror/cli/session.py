@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -152,6 +151,8 @@ class Session:
         """Say the error; gives its exit code."""
         self._close_bar()
         if config.wants_traceback():
+            import traceback
+
             complain(traceback.format_exc())
         told = [*problem_lines(self._problems, self._kinds), f"mirror: {error}"]
         self._tell([*self._held, *told])

@@ -11,7 +11,6 @@ nothing is given a default here: config.py knows what was said where, and what h
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -331,6 +330,8 @@ def _check_count(verb: Verb, prog: str, words: list[str]) -> None:
 
 def help_of(verb: Verb) -> str:
     """The help of one command."""
+    import textwrap
+
     first, _, rest = verb.about.partition("\n")
     lines = [f"Usage: {verb.usage}", "", first]
     for paragraph in textwrap.dedent(rest).strip().split("\n\n"):
@@ -370,6 +371,8 @@ def help_of_all() -> str:
 
 
 def _row(left: str, text: str) -> list[str]:
+    import textwrap
+
     filled = textwrap.wrap(text, _WIDTH - _INDENT)
     if len(left) >= _INDENT:
         return [left, *(" " * _INDENT + line for line in filled)]
