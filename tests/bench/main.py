@@ -14,7 +14,7 @@ from pathlib import Path
 from corpus import fetch
 
 from . import machine, memory, scenarios
-from .bench import Bench, environment, our_command, say
+from .bench import SETTLE_SECONDS, Bench, environment, our_command, say
 from .figures import judge
 from .render import TITLES, Page, goal_grid, page, scenario_grid
 from .tools import GOALS, MEMORY_WORKERS, SCENARIOS
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(work, corpora.rust_doc, corpora.nexts, options.rounds, env, our_command(env), MEMORY_WORKERS)
         about = _about(options, bench)
         for name in options.only:
+            bench.clear(options.settle)
             RUNNERS[name](bench)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -56,6 +57,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--write", type=Path, help="the page to write, docs/benchmarks.md")
     parser.add_argument(
         "--corpus", type=lambda text: Path(text).absolute(), default=fetch.default_folder(), help="where the corpora are or go"
+    )
+    parser.add_argument(
+        "--settle", type=int, default=SETTLE_SECONDS, help=f"seconds to wait before each scenario (default {SETTLE_SECONDS})"
     )
     options = parser.parse_args(arguments)
     if options.rounds < 1:

@@ -1,8 +1,10 @@
-"""The timed scenarios: into a folder, to S3, five nights. Each round runs every step for one tool after another: A B C A B C."""
+"""The timed scenarios: into a folder, to S3, five nights. Each round runs every step for one tool after another: A B C A B C.
+
+What a round made stays until its scenario is over (see `Bench.clear`): no round runs over the fresh graves of the one before.
+"""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +24,7 @@ def folder(bench: Bench) -> None:
     measure.warm(bench.rust_doc)
     for number in range(bench.rounds):
         say(f"folder, round {number + 1} of {bench.rounds}")
-        base = bench.fresh("folder")
+        base = bench.fresh(f"folder-{number}")
         places = {tool.name: _places(bench, base, tool) for tool in tools.FOLDER}
         done = _each_step(bench, "folder", tools.FOLDER, places, check=number == 0)
         for tool in tools.FOLDER:
@@ -30,7 +32,6 @@ def folder(bench: Bench) -> None:
                 store = places[tool.name].store
                 bench.add(Sample("folder", STORE, tool.name, bytes=measure.tree_bytes(store)))
                 bench.add(Sample("folder", ON_DISK, tool.name, bytes=measure.disk_bytes(store)))
-        shutil.rmtree(base)
 
 
 def s3(bench: Bench) -> None:
@@ -38,7 +39,7 @@ def s3(bench: Bench) -> None:
     measure.warm(bench.rust_doc)
     for number in range(bench.rounds):
         say(f"s3, round {number + 1} of {bench.rounds}")
-        base = bench.fresh("s3")
+        base = bench.fresh(f"s3-{number}")
         with SeaweedFS(base / "weed") as server:
             there = replace(bench, env={**bench.env, **s3_environment(server)}, table=bench.table)
             places = {
@@ -49,7 +50,6 @@ def s3(bench: Bench) -> None:
             for tool in tools.S3:
                 if tool.store and tool.name in done:
                     bench.add(Sample("s3", STORE, tool.name, bytes=bucket_bytes(server, places[tool.name].bucket)))
-        shutil.rmtree(base)
 
 
 def nightly(bench: Bench) -> None:
@@ -58,7 +58,7 @@ def nightly(bench: Bench) -> None:
         measure.warm(release)
     for number in range(bench.rounds):
         say(f"nightly, round {number + 1} of {bench.rounds}")
-        base = bench.fresh("nightly")
+        base = bench.fresh(f"nightly-{number}")
         site = base / "site"
         places = {tool.name: replace(_places(bench, base, tool), src=site) for tool in tools.NIGHTLY}
         site.mkdir()
@@ -75,7 +75,6 @@ def nightly(bench: Bench) -> None:
             added = [after - before for before, after in pairwise(sizes[tool.name])]
             for night, grown in zip(NIGHTS, added, strict=False):
                 bench.add(Sample("nightly", night, tool.name, bytes=grown))
-        shutil.rmtree(base)
 
 
 def _each_step(bench: Bench, scenario: str, all_tools: Sequence[Tool], places: dict[str, Places], *, check: bool) -> set[str]:
