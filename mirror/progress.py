@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from mirror.events import NAMES, VERSION, Advanced, Change, Event, Notice, PhaseBegan, ProblemFound, RunStarted, Stamped
@@ -46,7 +47,7 @@ def text_of(text: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: dataclasses as objects, bytes as shown paths, text without stray bytes."""
+    """A value as JSON has it: reports and their parts as objects, bytes as shown paths, text without stray bytes."""
     if isinstance(value, str):
         return text_of(value)
     if isinstance(value, bytes):
@@ -128,15 +129,17 @@ class JsonLines:
             self.failed, self.reader_gone = error.strerror or str(error), isinstance(error, BrokenPipeError)
 
 
-def members(event: Any) -> dict[str, Any]:
+def members(value: Any) -> dict[str, Any]:
     """The fields of an event or a report by name; those of a problem stand in the event itself."""
-    inner = event.problem if isinstance(event, ProblemFound) else event
-    return {name: getattr(inner, name) for name in _names(inner)}
+    inner = value.problem if isinstance(value, ProblemFound) else value
+    return {name: getattr(inner, name) for name in field_names(type(inner))}
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    """Events are msgspec structs, reports dataclasses."""
-    return getattr(value, "__struct_fields__", ()) or tuple(each.name for each in fields(value))
+@cache
+def field_names(kind: type) -> tuple[str, ...]:
+    """The names of the fields of a struct or dataclass, in order; none for other types."""
+    found: tuple[str, ...] | None = getattr(kind, "__struct_fields__", None)
+    return found if found is not None else tuple(each.name for each in fields(kind)) if is_dataclass(kind) else ()
 
 
 def sentence(event: Event) -> str:

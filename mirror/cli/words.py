@@ -1,8 +1,8 @@
 """The words of the command line: verbs, their arguments and flags, and what each means. Parsing and help; no verb is called here.
 
-Flags are a table and argparse reads it: loading typer takes 0.12 s and its first option 0.2 s more, as long as a whole
-unchanged run (docs/adr/0001-argparse-not-typer.md). Options may stand anywhere between the words; `--` ends them. A flag is a MIRROR_* variable as well, so
-nothing is given a default here: config.py knows what was said where, and what holds otherwise.
+Flags are a table and argparse reads it: loading typer takes 0.12 s and its first option 0.2 s more, longer than a whole unchanged
+run (docs/adr/0001-argparse-not-typer.md). Options may stand anywhere between the words; `--` ends them. A flag is a MIRROR_*
+variable as well, so nothing is given a default here: config.py knows what was said where, and what holds otherwise.
 
     >>> parse(VERBS["ls"], ["backup", "--at", "42", "-l", "news"])
     (['backup', 'news'], {'at': '42', 'long': True})
