@@ -56,11 +56,10 @@ def plain(value: Any) -> Any:
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if hasattr(value, "__struct_fields__") or (is_dataclass(value) and not isinstance(value, type)):
-        return {name: plain(getattr(value, name)) for name in _names(value)}
     if value is None or isinstance(value, bool | int | float):
         return value
-    return text_of(str(value))
+    names = field_names(type(value))
+    return {name: plain(getattr(value, name)) for name in names} if names else text_of(str(value))
 
 
 def json_line(values: dict[str, Any]) -> bytes:
@@ -131,7 +130,7 @@ class JsonLines:
 
 def members(value: Any) -> dict[str, Any]:
     """The fields of an event or a report by name; those of a problem stand in the event itself."""
-    inner = value.problem if isinstance(value, ProblemFound) else value
+    inner: Any = value.problem if isinstance(value, ProblemFound) else value
     return {name: getattr(inner, name) for name in field_names(type(inner))}
 
 
