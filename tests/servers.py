@@ -21,13 +21,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 START_SECONDS = 60
-STOP_SECONDS = 3
+STOP_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +221,16 @@ def _identity(name: str, key: Key, *actions: str) -> dict[str, object]:
 
 @dataclass(slots=True)
 class Answer:
-    """What a scripted server says: a status, headers, a body."""
+    """What a scripted server says: a status, headers, a body. A Content-Length among the headers that promises more than the body
+    holds is an answer that breaks off."""
 
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+
+
+# The request is passed on and carried out, but its answer never comes back: the connection is closed.
+LOST = Answer(0)
 
 
 def s3_error(status: int, code: str, message: str = "a test says so", more: str = "") -> Answer:
@@ -235,23 +240,32 @@ def s3_error(status: int, code: str, message: str = "a test says so", more: str 
 
 
 @contextmanager
-def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str = "") -> Iterator[str]:
+def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str = "", port: int = 0) -> Iterator[str]:
     """A loopback HTTP server: `reply(method, path, number of the request)` gives the answer, None passes the request on to
     `upstream` (host:port) as it came, Host header included, so that signatures stay valid. Yields `127.0.0.1:port`.
     """
     count = iter(range(1, 1_000_000))
     lock = threading.Lock()
+    connections: list[socket.socket] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         # Head and body in one packet: two would wait 40 ms for each other (Nagle and delayed acknowledgements).
         wbufsize = -1
 
+        def setup(self) -> None:
+            super().setup()
+            connections.append(self.connection)
+
         def _serve(self) -> None:
             with lock:
                 number = next(count)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answer = reply(self.command, self.path, number) or self._pass_on(body)
+            if answer is LOST:
+                self._pass_on(body)
+                self.close_connection = True
+                return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -261,6 +275,8 @@ def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
             self.wfile.flush()
+            if int(answer.headers.get("Content-Length", 0)) > len(answer.body) and self.command != "HEAD":
+                self.close_connection = True
 
         def _pass_on(self, body: bytes) -> Answer:
             connection = http.client.HTTPConnection(upstream, timeout=30)
@@ -280,7 +296,7 @@ def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: a test's own assertions say what matters."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -290,6 +306,9 @@ def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str
         server.shutdown()
         thread.join()
         server.server_close()
+        for connection in connections:  # kept alive by their clients, served by threads that outlive the listener
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -78,6 +78,7 @@ class FolderStore:
         self._sync = fsync
         # Folders whose own name is known to be on disk. Sets of strings are safe to share: at worst a folder is synced twice.
         self._durable: set[str] = set()
+        self._seen = False
 
     @property
     def url(self) -> str:
@@ -108,7 +109,7 @@ class FolderStore:
                 return None
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        folders = self._parts(prefix)[0] if prefix else []
+        folders = self._parts(f"{prefix}x")[0]
         with self._errors("cannot list", prefix):
             try:
                 with self._folder(folders) as folder:
@@ -164,9 +165,9 @@ class FolderStore:
         return f"{self.root}/{key}".rstrip("/")
 
     def _parts(self, key: str) -> tuple[Sequence[str], str]:
-        """The folders of a key and its last name (empty for a prefix)."""
-        *folders, name = key.split("/")
-        if any(part in ("", ".", "..") for part in folders) or name in (".", "..") or "\0" in key or folders[:1] == [TEMPORARY]:
+        """The folders of a key and its last name."""
+        *folders, name = parts = key.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\0" in key or parts[0] == TEMPORARY:
             raise UsageError("cannot use the key", where=repr(key), why="it is not the name of an object in a store")
         return folders, name
 
@@ -209,7 +210,8 @@ class FolderStore:
         try:
             folder = os.open(self.root, _FOLDER)
         except FileNotFoundError:
-            if not make:
+            # A root that was there and is gone was unmounted: making it again would fill the wrong disk.
+            if not make or self._seen:
                 raise self._no_root("there is no such folder", "is it mounted?") from None
             try:
                 with suppress(FileExistsError):
@@ -231,6 +233,7 @@ class FolderStore:
                 finally:
                     os.close(parent_fd)
             self._durable.add("")
+        self._seen = True
         return folder
 
     def _no_root(self, why: str, hint: str) -> TargetMissingError:
