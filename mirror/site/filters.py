@@ -19,6 +19,7 @@ Case counts. Names are decoded as UTF-8, anything else byte by byte, so `?` is o
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Final, NamedTuple
 
 from mirror.errors import UsageError
@@ -167,7 +168,7 @@ def _compile_rule(verb: str, pattern: str, where: str = "") -> _Pattern:
     sign = {INCLUDE: "+", EXCLUDE: "-"}.get(verb)
     compiled = _compile(pattern, f"{sign} {pattern}") if sign and not pattern.startswith("!") else None
     if not compiled:
-        why = f"it is neither {INCLUDE!r} nor {EXCLUDE!r}" if not sign else "it can match nothing"
+        why = f"{verb!r} is neither {INCLUDE!r} nor {EXCLUDE!r}" if not sign else "it can match nothing"
         hint = "let paths in with an include rule before it" if pattern.startswith("!") else "patterns are those of gitignore"
         raise UsageError("cannot use the filter rule", where=f"{pattern!r}{where and ' of '}{where}", why=why, hint=hint)
     included = verb == INCLUDE
@@ -192,4 +193,9 @@ def _compile(line: str, text: str) -> _Pattern | None:
         regex = regex[:-2] + r"\Z)"
     elif regex == _ALL_FOLDERS:
         regex += r"\Z"
-    return _Pattern(re.compile(regex, re.DOTALL), text, not positive)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # `[[a]` may mean something else one day: not in gitignore
+            return _Pattern(re.compile(regex, re.DOTALL), text, not positive)
+    except re.error:  # a range that runs backwards
+        return None
