@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from mirror.events import NAMES, VERSION, Advanced, Change, Event, Notice, PhaseBegan, ProblemFound, RunStarted, Stamped
@@ -134,7 +133,6 @@ def members(value: Any) -> dict[str, Any]:
     return {name: getattr(inner, name) for name in field_names(type(inner))}
 
 
-@cache
 def field_names(kind: type) -> tuple[str, ...]:
     """The names of the fields of a struct or dataclass, in order; none for other types."""
     found: tuple[str, ...] | None = getattr(kind, "__struct_fields__", None)

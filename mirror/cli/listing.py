@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mirror.contents import SnapshotLine
 from mirror.keys import show
-from mirror.manifest import Entry, File, Folder, Page, Symlink, fingerprint_hex
+from mirror.manifest import Entry, File, Folder, Page, Symlink
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW
 from mirror.progress import size_text
 
@@ -20,6 +20,8 @@ _KINDS: Final = {
     Symlink: ("symlink", stat.S_IFLNK),
     Page: ("page", stat.S_IFREG),
 }
+_UNTOLD: Final = ("class_", "chunks", "more")  # how a content is cut is the format's business
+_DIGESTS: Final = ("fingerprint", "blanked")
 _NAMES: Final = {"added": NEW, "changed": CHANGED, "moved": MOVED, "described": DESCRIBED, "deleted": DELETED}
 
 
@@ -89,14 +91,15 @@ def long_line(entry: Entry) -> str:
 
 
 def entry_values(entry: Entry) -> dict[str, Any]:
-    """An entry for JSON: what it is and its description, without its chunks. mtime: ns since 1970; fingerprint: XXH3-128, hex."""
+    """An entry for JSON: its kind and its description, without its chunks."""
     kind, _ = _KINDS.get(type(entry), ("redirect", 0))
-    left_out = {"path", "fingerprint", "chunks", "more", "class_"}
-    values = {name: getattr(entry, name) for name in entry.__struct_fields__ if name not in left_out}
-    fingerprint = getattr(entry, "fingerprint", b"")
-    return {"path": show(entry.path), "kind": kind, **values} | (
-        {"fingerprint": fingerprint_hex(fingerprint)} if fingerprint else {}
-    )
+    values = {name: getattr(entry, name) for name in entry.__struct_fields__ if name not in _UNTOLD}
+    values |= {name: values[name].hex() for name in _DIGESTS if values.get(name)}
+    if "xattrs" in values:
+        values["xattrs"] = {show(name): value.hex() for name, value in values["xattrs"]}
+    if "headers" in values:
+        values["headers"] = dict(values["headers"])
+    return {"path": show(values.pop("path")), "kind": kind, **values}
 
 
 def sum_line(algorithm: str, digest: str, path: bytes) -> bytes:
