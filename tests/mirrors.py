@@ -1,4 +1,7 @@
-"""Sites and mirrors of them for tests: a site with everything that is awkward, and what is really in a folder, asked of the system itself."""
+"""Sites and mirrors of them for tests: a site with everything that is awkward, and what really is in a folder.
+
+The truth about a folder is asked of the system itself, never of what is tested.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ ODD_NAMES = (
 
 
 class Item(NamedTuple):
-    """One path of a folder as the system has it. content: BLAKE2 of a file's bytes, a link's target; group: first path of its hard links."""
+    """One path of a folder as the system has it. content: BLAKE2 of a file's bytes, a link's target. group: the first path of its
+    hard links."""
 
     kind: str
     mode: int
