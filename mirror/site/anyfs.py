@@ -53,7 +53,8 @@ class AnySite:
         self._spec = spec
         self._url = _without_credentials(spec.url)
         try:
-            self._fs, root = url_to_fs(spec.url)
+            # A file system of our own: a shared one remembers what an archive held the last time.
+            self._fs, root = url_to_fs(spec.url, skip_instance_cache=True)
         except ImportError as error:
             raise UsageError("cannot open the source", where=self._url, why=str(error), hint=_hint(str(error))) from error
         except ValueError as error:
@@ -108,7 +109,7 @@ class AnySite:
             stream.close()
             raise
         info = read_info({**entry, "size": size})
-        return Content(cast(BinaryIO, _Translated(stream)), info.size, info.mtime, (info.tag, 0))
+        return Content(cast(BinaryIO, _Translated(stream, self._fs)), info.size, info.mtime, (info.tag, 0))
 
     def recheck(self, path: bytes, content: Content) -> str:
         if content.validator == (0, 0):
@@ -288,8 +289,9 @@ def _seen(path: bytes, info: _Info) -> Found | Unread:
 class _Translated:
     """A stream that fills what it is asked for, and whose errors are OSErrors, whatever library it comes from."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, owner: object) -> None:
         self._stream = stream
+        self._owner = owner  # the file system: an archive closes its file when it is forgotten
 
     def read(self, size: int = -1) -> bytes:
         try:
