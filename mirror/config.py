@@ -36,8 +36,8 @@ HASHES: Final = ("xxh128", "blake3", "sha256")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _YES: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTP]?)(?:i?B)?", re.IGNORECASE)
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+|\d+(?:\.\d+)?")
+_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+|[0-9]+(?:\.[0-9]+)?")
 _T = TypeVar("_T")
 
 
@@ -77,12 +77,12 @@ def duration(text: str) -> float:
     """
     if not _DURATION.fullmatch(text.strip()):
         raise ValueError("it is no duration such as 90s, 45m, 26h or 7d")
-    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([smhdw]?)", text))
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw]?)", text))
 
 
 def percent(text: str) -> float:
     """The number before a `%`, 0 to 100. ValueError for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text.strip())
     if not match or float(match[1]) > 100:
         raise ValueError("it is no percentage from 0% to 100%")
     return float(match[1])
@@ -371,7 +371,7 @@ def verify_options(asked: Settings) -> VerifyOptions:
     from mirror.verify import VerifyOptions
 
     def part(text: str) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
         if not match or not 1 <= int(match[1]) <= int(match[2]):
             raise ValueError("it is no part such as 3/7")
         return int(match[1]), int(match[2])

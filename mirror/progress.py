@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 ADVANCED_SECONDS: Final = 0.1  # JSON Lines has at most one `advanced` event in this time; the others are added up
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_BAR: Final = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {rate_fmt} {postfix}, {remaining} left"
-_BAR_WITHOUT_END: Final = "{desc} {n_fmt} {postfix} {elapsed}"
+_BAR: Final = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {rate_fmt}{postfix}, {remaining} left"
+_BAR_WITHOUT_END: Final = "{desc} {n_fmt}{unit}{postfix} {elapsed}"
 
 
 def size_text(count: float) -> str:
