@@ -92,8 +92,8 @@ def chunk_id(data: bytes | memoryview, key: bytes | None = None) -> ChunkId:
 def identify(
     read: Callable[[int], bytes], expected: int, class_: int, take: Callable[[ChunkId, bytes | memoryview], None]
 ) -> tuple[int, Fingerprint, bytes]:
-    """(bytes read, fingerprint, joined chunk ids) of an open file of `expected` bytes, `read(n)` giving its next at most n bytes; each
-    chunk is handed to `take`. OSError as `read` raises it."""
+    """(bytes read, fingerprint, joined chunk ids) of an open file of `expected` bytes, `read(n)` giving its next at most n
+    bytes; each chunk is handed to `take`. OSError as `read` raises it."""
     ids: list[bytes] = []
     head = b""
     if expected <= _WHOLE:

@@ -23,6 +23,7 @@ from mirror.store import WritableStore
 from mirror.survey import Survey
 from mirror.transfer.merge import Merged, Merger
 from mirror.transfer.send import decode_fetched
+from mirror.workers import Background
 
 _MOST_PROBLEMS = 100  # of a run are kept in its record
 
@@ -50,13 +51,23 @@ class Committer:
     source: str
     on_problem: Callable[[Any], None]
     on_line: Callable[[Any, int], None]
+    transfers: int = 8
     written: list[str] = field(default_factory=list)
 
     def write(self, survey: Survey, results: Sorter) -> Outcome:
         """Merge and write. The returned manifest is the parent's where nothing changed after all."""
         known = {ref.digest: ref.epoch for ref, _ in self.reader.nodes(self.parent.manifest, SEGMENT)} if self.parent else {}
-        writer = ManifestWriter(self.store, self.epoch, known, self.state)
-        self.written = writer.written
+        background = Background(self.transfers, 2 * self.transfers)
+        try:
+            writer = ManifestWriter(self.store, self.epoch, known, self.state, background)
+            self.written = writer.written
+            outcome = self._merge(writer, survey, results)
+            background.settle()
+            return outcome
+        finally:
+            background.close()
+
+    def _merge(self, writer: ManifestWriter, survey: Survey, results: Sorter) -> Outcome:
         with row_spool() as rows:
             merger = Merger(writer.content, self._same_list, self.on_problem, rows.append, survey.incomplete, in_the_way(survey))
             entries = merger.run(
@@ -120,7 +131,7 @@ def in_the_way(survey: Survey) -> Callable[[bytes], bool]:
         if type(item) is Drop:
             continue
         path = item.entry.path
-        if type(item) is Fetch and item.before is None or type(item) is Put and item.symbol == NEW:
+        if (type(item) is Fetch and item.before is None) or (type(item) is Put and item.symbol == NEW):
             (folders if path.endswith(b"/") else others).add(path.rstrip(b"/"))
 
     def blocked(path: bytes) -> bool:
@@ -151,9 +162,9 @@ def append_snapshot(
 ) -> log.Record | None:
     """Append the snapshot, again and again where losing the race did no harm; None when the attempt must be made anew.
 
-    After a lost race *every* record since is read. The ground has moved when a prune doomed something used or written, or when the parent
-    is no longer live (its unchanged entries are reused without naming places; while it lives no prune can have doomed what it needs).
-    InTheWayError when another source was mirrored into this target meanwhile.
+    After a lost race *every* record since is read. The ground has moved when a prune doomed something used or written, or when
+    the parent is no longer live (its unchanged entries are reused without naming places; while it lives no prune can have
+    doomed what it needs). InTheWayError when another source was mirrored into this target meanwhile.
     """
     base = ground.base
     while True:
@@ -166,9 +177,12 @@ def append_snapshot(
         for record in log.records_back(store, head, (base.number if base else 0) + 1):
             if record.kind == log.SNAPSHOT:
                 if record.body.get("source") != ground.source:
-                    raise InTheWayError("cannot append the snapshot", where=store.url,
-                                        why=f"another source ({_place(record)}) was mirrored into this target meanwhile, as snapshot {record.number}",
-                                        hint="one target holds one site: stop one of the two")  # fmt: skip
+                    raise InTheWayError(
+                        "cannot append the snapshot",
+                        where=store.url,
+                        why=f"another source ({_place(record)}) was mirrored into it meanwhile, as snapshot {record.number}",
+                        hint="one target holds one site: stop one of the two",
+                    )
                 moved = True
         dooms.learn(head)
         if ground.parent is not None and ground.parent.number not in head.live:

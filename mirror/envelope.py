@@ -62,11 +62,21 @@ def read_header(data: bytes | memoryview, where: str) -> tuple[Kind, int]:
     if magic != MAGIC:
         raise DamageError("cannot read the object", where=where, why="it does not begin with MIRR")
     if version != VERSION:
-        raise UsageError("cannot read the object", where=where, why=f"it has format version {version}, this program reads 1",
-                         hint="use a newer mirror", kind="newer-format")  # fmt: skip
+        raise UsageError(
+            "cannot read the object",
+            where=where,
+            why=f"it has format version {version}, this program reads 1",
+            hint="use a newer mirror",
+            kind="newer-format",
+        )
     if key != 0:
-        raise UsageError("cannot read the object", where=where, why=f"it is encrypted with key {key:x}",
-                         hint="use a newer mirror", kind="newer-format")  # fmt: skip
+        raise UsageError(
+            "cannot read the object",
+            where=where,
+            why=f"it is encrypted with key {key:x}",
+            hint="use a newer mirror",
+            kind="newer-format",
+        )
     if codec not in (RAW, ZSTD):
         raise DamageError("cannot read the object", where=where, why=f"codec {codec} is unknown")
     return Kind(kind), codec

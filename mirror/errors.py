@@ -15,7 +15,8 @@
     └─ InterruptedRunError                130   stopped by a signal; progress is kept
 
 An error is one sentence: what could not be done, where (a path or URL), why, and the next step (`hint`). `kind` is stable and
-machine-readable; docs/events.md lists them all. Item problems (one path of a site) are values, `Problem` in events.py, not exceptions.
+machine-readable; docs/events.md lists them all. Item problems (one path of a site) are values, `Problem` in events.py, not
+exceptions.
 
     >>> str(SourceError("cannot read the source", where="/srv/www", why="it does not exist", hint="is it mounted?"))
     'cannot read the source /srv/www: it does not exist; is it mounted?'

@@ -54,19 +54,20 @@ class Place(NamedTuple):
     length: int
 
 
-class Fragment(NamedTuple):
+class Fragment(msgspec.Struct, frozen=True):
     """A decoded fragment."""
 
     packs: list[PackLine]
     ids: bytes
     places: bytes
 
-    def __iter__(self) -> Iterator[tuple[ChunkId, Place]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[ChunkId, Place]]:
         for at, place in enumerate(_PLACE.iter_unpack(self.places)):
             yield ChunkId(self.ids[at * ID : at * ID + ID]), Place(*place)
 
     @property
-    def count(self) -> int:
+    def chunks(self) -> int:
+        """How many chunks it lists."""
         return len(self.ids) // ID
 
 
@@ -112,7 +113,7 @@ def decode_fragment(payload: bytes, where: str) -> Fragment:
     except msgspec.MsgspecError as error:
         raise DamageError("cannot read the index fragment", where=where, why=str(error)) from error
     fragment = Fragment(wire.packs, wire.ids, wire.places)
-    if len(wire.ids) % ID or len(wire.places) != fragment.count * _PLACE.size:
+    if len(wire.ids) % ID or len(wire.places) != fragment.chunks * _PLACE.size:
         raise DamageError("cannot use the index fragment", where=where, why="its columns differ in length")
     for pack in wire.packs:
         if len(pack.digest) != ID or pack.epoch < 0 or pack.size > PACK_MAX:

@@ -77,7 +77,7 @@ def ref_of(value: dict[str, Any]) -> Ref:
 
 def ref_json(ref: Ref) -> dict[str, Any]:
     """How a record names a manifest object."""
-    return {"blake3": ref.digest.hex(), "epoch": ref.epoch, "count": ref.count, "bytes": ref.plain}
+    return {"blake3": ref.digest.hex(), "epoch": ref.epoch, "count": ref.entries, "bytes": ref.plain}
 
 
 def ranges(numbers: list[int]) -> list[list[int]]:
@@ -104,8 +104,13 @@ def read_record(store: ReadableStore, number: int) -> Record:
     check_format(body, where)
     try:
         record = Record(body, blake3(data).digest())
-        fits = (record.number == number and record.epoch <= number and str(body["uuid"]) and record.time and
-                all(1 <= first <= last <= number for first, last in body["live"]))  # fmt: skip
+        fits = (
+            record.number == number
+            and record.epoch <= number
+            and str(body["uuid"])
+            and record.time
+            and all(1 <= first <= last <= number for first, last in body["live"])
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DamageError("cannot use the record", where=where, why=f"a member is missing or malformed ({error})") from error
     if not fits:
@@ -116,8 +121,8 @@ def read_record(store: ReadableStore, number: int) -> Record:
 def read_head(store: ReadableStore, known: int = 0) -> Record | None:
     """The newest record, None for an empty log. known: a number that this host has seen (0: none).
 
-    Without a listing: the hint (or `known`), then forward, doubling the stride and halving it again, since numbers are dense. When the
-    hint points past the end (the storage below was set back) or is missing, the listing decides.
+    Without a listing: the hint (or `known`), then forward, doubling the stride and halving it again, since numbers are dense.
+    When the hint points past the end (the storage below was set back) or is missing, the listing decides.
     """
     number = max(_hint(store), known)
     if number:
@@ -165,9 +170,12 @@ def records_back(store: ReadableStore, head: Record, down_to: int) -> Iterator[R
         before = read_record(store, record.number - 1)
         named = record.body.get("previous") or {}
         if named.get("blake3") != before.digest.hex():
-            raise DamageError("the log's chain is broken", where=f"{store.url}/{record_key(before.number)}",
-                              why=f"record {record.number} names another predecessor",
-                              hint="part of this target was overwritten or mixed with another copy")  # fmt: skip
+            raise DamageError(
+                "the log's chain is broken",
+                where=f"{store.url}/{record_key(before.number)}",
+                why=f"record {record.number} names another predecessor",
+                hint="part of this target was overwritten or mixed with another copy",
+            )
         record = before
         yield record
 

@@ -63,7 +63,7 @@ class ChunkIndex:
                 self.add(name, self._fetch(name))
             except NotFound:
                 raise
-            except Exception as error:  # noqa: BLE001 - handed on, or raised
+            except Exception as error:
                 if on_damage is None:
                     raise
                 on_damage(name, error)
@@ -162,7 +162,8 @@ class ChunkIndex:
         return bytes(answer)
 
     def _claimed(self, fresh: list[bytes], batch: int) -> set[bytes]:
-        """Those that other batches have claimed; the rest are claimed now. In memory while they are few: 0.2 µs each, 5 in sqlite."""
+        """Those that other batches have claimed; the rest are claimed now. In memory while they are few: 0.2 µs each, 5 in
+        sqlite."""
         taken = {id_ for id_ in fresh if self._claims.get(id_, batch) != batch}
         if self._spilled:
             for at in range(0, len(fresh), _ASK):

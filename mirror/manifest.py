@@ -34,7 +34,7 @@ class Ref(NamedTuple):
     first: bytes
     digest: bytes
     epoch: int
-    count: int
+    entries: int
     plain: int
 
     @property
@@ -42,13 +42,10 @@ class Ref(NamedTuple):
         return ObjectName(MANIFEST, self.digest, self.epoch)
 
 
-class _Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    path: bytes
-
-
-class Folder(_Entry, tag="d"):
+class Folder(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="d"):
     """A folder; its path ends in `/`, the root's is empty. mtime: ns since 1970 or None; mode: 07777 bits or None."""
 
+    path: bytes
     mtime: int | None = None
     mode: int | None = None
     uid: int | None = None
@@ -58,9 +55,10 @@ class Folder(_Entry, tag="d"):
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Symlink(_Entry, tag="l"):
+class Symlink(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="l"):
     """A symbolic link and what it says, wherever that leads."""
 
+    path: bytes
     target: bytes
     mtime: int | None = None
     uid: int | None = None
@@ -69,12 +67,13 @@ class Symlink(_Entry, tag="l"):
     group: str = ""
 
 
-class File(_Entry, tag="f"):
+class File(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="f"):
     """A file. Its content is `chunks` (32-byte ids in order, joined) or, past 64 of them, the list object `more`.
 
     link: the first path of the hard-link group that this file belongs to, empty for that first one and for files alone.
     """
 
+    path: bytes
     size: int
     fingerprint: bytes
     class_: int
@@ -92,9 +91,10 @@ class File(_Entry, tag="f"):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Page(_Entry, tag="p"):
+class Page(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="p"):
     """A page of a live web site: content as in File, and how the server answered. blanked: fingerprint without volatile parts."""
 
+    path: bytes
     url: str
     status: int
     size: int
@@ -111,9 +111,10 @@ class Page(_Entry, tag="p"):
     blanked: bytes = b""
 
 
-class Redirect(_Entry, tag="r"):
+class Redirect(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="r"):
     """A URL that answers with another one."""
 
+    path: bytes
     url: str
     status: int
     location: str
@@ -149,7 +150,8 @@ def encode(entry: Entry) -> bytes:
 
 def decode_entry(data: bytes) -> Entry:
     """The entry behind `encode`'s bytes, ours (spools): not checked further."""
-    return _entry_decoder.decode(data)
+    entry: Entry = _entry_decoder.decode(data)
+    return entry
 
 
 def _array(parts: list[bytes]) -> bytes:
@@ -248,7 +250,7 @@ class Piece(NamedTuple):
 
     payload: bytes
     first: bytes
-    count: int
+    entries: int
     plain: int
 
 
@@ -284,7 +286,7 @@ def cut_refs(level: int, refs: Iterable[Ref]) -> Iterator[Piece]:
 
 
 def _node_piece(level: int, refs: list[Ref]) -> Piece:
-    return Piece(encode_node(level, refs), refs[0].first, sum(ref.count for ref in refs), sum(ref.plain for ref in refs))
+    return Piece(encode_node(level, refs), refs[0].first, sum(ref.entries for ref in refs), sum(ref.plain for ref in refs))
 
 
 def cut_ids(joined: bytes) -> Iterator[Piece]:

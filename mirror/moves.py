@@ -1,7 +1,7 @@
 """Which new files are old ones under another path: the same content gone in one place and come in another.
 
-Content is the same when the chunk lists are equal (a fingerprint only proposes). Works on temporary tables of the local state, so a renamed
-folder of a million files takes disk, not memory.
+Content is the same when the chunk lists are equal (a fingerprint only proposes). Works on temporary tables of the local state,
+so a renamed folder of a million files takes disk, not memory.
 """
 
 from __future__ import annotations
@@ -82,10 +82,12 @@ class Moves:
                 if old:
                     yield ChangeLine(MOVED, row.path, old[0]), row.size
                     continue
-            if any_moved and row.content and row.symbol == DELETED:
-                if not self._db.execute("SELECT 1 FROM gone WHERE path = ?", (row.path,)).fetchone():
-                    continue
+            if any_moved and row.content and row.symbol == DELETED and not self._is_left(row.path):
+                continue
             yield ChangeLine(row.symbol, row.path), row.size
+
+    def _is_left(self, path: bytes) -> bool:
+        return self._db.execute("SELECT 1 FROM gone WHERE path = ?", (path,)).fetchone() is not None
 
     def close(self) -> None:
         """Drop the tables."""

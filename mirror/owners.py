@@ -1,7 +1,7 @@
 """Owners and modes of restored entries: what a snapshot says, what may be set here, and what the user asked for instead.
 
-Names win over numbers (the same user may have another number on the new host) unless `numeric`; a name that is not known here falls back
-to its number. Only root may give files away: for anyone else owners are neither compared nor set, and counted once.
+Names win over numbers (the same user may have another number on the new host) unless `numeric`; a name that is not known here
+falls back to its number. Only root may give files away: for anyone else owners are neither compared nor set, and counted once.
 """
 
 from __future__ import annotations

@@ -150,8 +150,12 @@ class PackBuilder:
         view = memoryview(self._data)[block.slot.offset :]
         for id_, chunk in zip(block.ids, read_block(view, "the pack being made").chunks(), strict=True):
             if chunk_id(chunk, self._key) != id_:
-                raise MirrorError("cannot store a block", why="it does not decode to what went in",
-                                  hint="suspect this machine's memory or its zstd library", kind="bad-memory")  # fmt: skip
+                raise MirrorError(
+                    "cannot store a block",
+                    why="it does not decode to what went in",
+                    hint="suspect this machine's memory or its zstd library",
+                    kind="bad-memory",
+                )
         view.release()
 
     def finish(self) -> Pack:

@@ -2,8 +2,9 @@
 
     report = restore(TargetSpec(StoreSpec("/backup/www")), "/srv/www", RestoreOptions(at="2026-11-20T03:00"))
 
-The same difference as sync, ends exchanged: the folder is scanned, compared with the snapshot, and only what differs is written.
-Order: folders, files (through drafts), links, deletions, and the folders' own metadata last, from the leaves up. The target is only read.
+The same difference as sync, ends exchanged: the folder is scanned, compared with the snapshot, and only what differs is
+written. Order: folders, files (through drafts), links, deletions, and the folders' own metadata last, from the leaves up. The
+target is only read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from mirror.errors import (
     DeletionGuardError,
@@ -28,7 +30,7 @@ from mirror.manifest import Entry, File, Folder, Page, Redirect, Symlink, decode
 from mirror.owners import Owners
 from mirror.pick import Reading
 from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, DeletionLimit, Drop, Fetch, Item, Put
-from mirror.site import Filter, Seen, Site, SiteSpec
+from mirror.site import Filter, Seen, Site
 from mirror.site.files import FolderSite
 from mirror.site.writing import TEMPORARY, Description, FolderWriter
 from mirror.spool import Spool
@@ -45,7 +47,8 @@ _SMALL_BYTES, _SMALL_FILES = 32 << 20, 2000
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """paths: what to bring back, all when empty. at: which snapshot. delete: extra files go. chown: USER[:GROUP]; chmod: [D|F]OCTAL,…"""
+    """paths: what to bring back, all when empty. at: which snapshot. delete: extra files go. chown: USER[:GROUP]; chmod:
+    [D|F]OCTAL,…"""
 
     paths: tuple[bytes, ...] = ()
     at: str = "latest"
@@ -68,7 +71,8 @@ class RestoreOptions:
 
 @dataclass
 class RestoreReport:
-    """What a restore did. bytes_written: of files; bytes_read: of the target; files: written; kept: found the same by --checksum."""
+    """What a restore did. bytes_written: of files; bytes_read: of the target; files: written; kept: found the same by
+    --checksum."""
 
     target: str = ""
     out: str = ""
@@ -118,8 +122,13 @@ def restore(target: TargetSpec, out: str, options: RestoreOptions | None = None,
         hint = "what is complete stays; run it again with --in-place to go on"
         raise InterruptedRunError("interrupted", hint=hint) from None
     except OSError as error:
-        raise TemporaryError("cannot write to", where=folder, why=error.strerror or str(error),
-                             hint="free some space, then run it again with --in-place to go on", kind="disk-full") from error  # fmt: skip
+        raise TemporaryError(
+            "cannot write to",
+            where=folder,
+            why=error.strerror or str(error),
+            hint="free some space, then run it again with --in-place to go on",
+            kind="disk-full",
+        ) from error
     report.seconds = time.monotonic() - began
     return report
 
@@ -158,8 +167,12 @@ class _Run:
         with self.folders, self._compare(filled) as survey:
             self._count(survey)
             if filled and not options.in_place and not options.dry_run:
-                raise UsageError("cannot restore into", where=self.out, why=self._would(),
-                                 hint="add --in-place if that is right, or name an empty folder")  # fmt: skip
+                raise UsageError(
+                    "cannot restore into",
+                    where=self.out,
+                    why=self._would(),
+                    hint="add --in-place if that is right, or name an empty folder",
+                )
             self._guard(survey)
             if options.dry_run:
                 self._show(survey)
@@ -188,7 +201,7 @@ class _Run:
             raise UsageError("cannot restore into", where=self.out, why="it is no folder") from None
         except PermissionError as error:
             raise UsageError(
-                "cannot restore into", where=self.out, why=error.strerror, hint="run as the owner of that folder"
+                "cannot restore into", where=self.out, why=error.strerror or str(error), hint="run as the owner of that folder"
             ) from None
 
     def _compare(self, filled: bool) -> Survey:
@@ -231,17 +244,20 @@ class _Run:
     def _would(self) -> str:
         report = self.report
         return (
-            f"it is not empty: {report.added:,} entries would be added, {report.changed:,} replaced, {report.described:,} described "
-            f"anew, and {report.extra:,} others {'deleted' if self.options.delete else 'left alone'}"
+            f"it is not empty: {report.added:,} entries would be added, {report.changed:,} replaced, "
+            f"{report.described:,} described anew, and {report.extra:,} others {'deleted' if self.options.delete else 'left alone'}"
         )
 
     def _guard(self, survey: Survey) -> None:
         options, report = self.options, self.report
         if not options.delete or survey.incomplete or options.max_delete.allows(report.extra, survey.counts.scanned):
             return
-        raise DeletionGuardError("stopped before anything was written", where=self.out,
-                                 why=f"{report.extra:,} of {survey.counts.scanned:,} entries would be deleted, the limit is {options.max_delete}",
-                                 hint=f"if that is right, accept it once: {options.command} --max-delete {report.extra}")  # fmt: skip
+        raise DeletionGuardError(
+            "stopped before anything was written",
+            where=self.out,
+            why=f"{report.extra:,} of {survey.counts.scanned:,} entries would be deleted, the limit is {options.max_delete}",
+            hint=f"if that is right, accept it once: {options.command} --max-delete {report.extra}",
+        )
 
     def _check_space(self, survey: Survey, filled: bool) -> None:
         place = self.out
@@ -250,8 +266,13 @@ class _Run:
         seen = os.statvfs(place)
         free = seen.f_bavail * seen.f_frsize
         if self.bytes_wanted > free and not filled:
-            raise TemporaryError("not enough free space at", where=self.out, why=f"{self.bytes_wanted >> 20:,} MiB are needed, {free >> 20:,} are free",
-                                 hint="free some, or restore elsewhere", kind="disk-full")  # fmt: skip
+            raise TemporaryError(
+                "not enough free space at",
+                where=self.out,
+                why=f"{self.bytes_wanted >> 20:,} MiB are needed, {free >> 20:,} are free",
+                hint="free some, or restore elsewhere",
+                kind="disk-full",
+            )
 
     def _show(self, survey: Survey) -> None:
         for item in survey.plan:
@@ -276,7 +297,7 @@ class _Run:
                 down.Job(self.out, self.reading.target.spec.store),
                 crew,
                 writer,
-                self.reading.reader.chunk_ids,  # type: ignore[arg-type]
+                self.reading.reader.chunk_ids,
                 lambda ids: self.reading.index.places(ids),
                 lambda: self.reading.look_again(self.record),
                 self.job,
@@ -300,7 +321,7 @@ class _Run:
         ready = {b""}
         for item in survey.plan:
             if TEMPORARY.search(item.entry.path) and not isinstance(item, Drop):
-                self._attempt(item.entry.path, lambda path=item.entry.path: writer.remove(path))
+                self._attempt(item.entry.path, partial(writer.remove, item.entry.path))
                 continue
             wanted = _wanted_of(item)
             if wanted is None or not wanted.path:
@@ -311,7 +332,7 @@ class _Run:
                 missing.append(needed)
                 needed = parent_of(needed)
             for path in reversed(missing):
-                self._attempt(path, lambda path=path: _make_ready(writer, path))
+                self._attempt(path, partial(_make_ready, writer, path))
                 if len(ready) > 100_000:
                     ready = {b""}
                 ready.add(path)
@@ -340,7 +361,7 @@ class _Run:
             path = wanted.path
             if isinstance(wanted, Symlink):
                 self._say(NEW if isinstance(item, Drop) else CHANGED, wanted)
-                made = self._attempt(path, lambda w=wanted: writer.make_link(w.path, w.target, _description(w)))
+                made = self._attempt(path, partial(writer.make_link, path, wanted.target, _description(wanted)))
                 for sentence in made or ():
                     self._not_set(path, sentence)
             elif isinstance(wanted, File) and wanted.link:
@@ -348,7 +369,7 @@ class _Run:
             elif isinstance(item, Put) and item.symbol == DESCRIBED:
                 self._say(DESCRIBED, wanted)
                 if isinstance(wanted, File) and not _was_linked(item):
-                    for sentence in self._attempt(path, lambda w=wanted: writer.describe_file(w.path, _description(w))) or ():
+                    for sentence in self._attempt(path, partial(writer.describe_file, path, _description(wanted))) or ():
                         self._not_set(path, sentence)
 
     def _hard_link(self, wanted: File, writer: FolderWriter, receiver: Receiver, instead: dict[bytes, bytes]) -> None:
@@ -356,7 +377,7 @@ class _Run:
         try:
             writer.make_hard_link(wanted.path, first)
         except FileNotFoundError:
-            # The first of its group is not part of this restore, or failed: this one carries the content, and later ones link to it.
+            # The first of its group is not part of this restore, or failed: this one carries the content, later ones link to it.
             receiver.run([Task(wanted, _description(wanted))])
             instead[wanted.link] = wanted.path
         except OSError as error:
@@ -369,12 +390,12 @@ class _Run:
         for item in reversed(survey.plan):
             if self._is_extra(item):
                 self._say(DELETED, item.entry)
-                self._attempt(item.entry.path, lambda path=item.entry.path: writer.remove(path))
+                self._attempt(item.entry.path, partial(writer.remove, item.entry.path))
                 self.report.deleted += 1
 
     def _describe_folders(self, writer: FolderWriter) -> None:
         for entry in reversed(self.folders):
-            failed = self._attempt(entry.path, lambda e=entry: writer.describe_folder(e.path, _description(e)))
+            failed = self._attempt(entry.path, partial(writer.describe_folder, entry.path, _description(entry)))
             for sentence in failed or ():
                 self._not_set(entry.path, sentence)
 
@@ -422,8 +443,14 @@ class _Run:
         if self.unset:
             self._notice(f"metadata of {self.unset:,} entries could not be set, first {self.unset_first}")
         if self.options.strict_metadata and (self.unset or self.owners.ignored):
-            self._problem(Problem(self.out, "metadata", f"metadata of {self.unset + self.owners.ignored:,} entries was not restored",
-                                  "run as root, or without --strict-metadata"))  # fmt: skip
+            self._problem(
+                Problem(
+                    self.out,
+                    "metadata",
+                    f"metadata of {self.unset + self.owners.ignored:,} entries was not restored",
+                    "run as root, or without --strict-metadata",
+                )
+            )
 
 
 class _OwnedSite(FolderSite):

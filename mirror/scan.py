@@ -1,10 +1,11 @@
 """A site against the parent's manifest: two sorted streams merged into a plan. One pass, bounded memory.
 
-Owns the question "may this file's content have changed?" and what a filter protects. A file is the same when its size and mtime are the
-parent's and, where the last scan of this host is remembered, its inode and ctime as well (npm gives every file one mtime; ctime still
-tells). An unproven one (read within 2 s of its last change) is remembered as (0, 0) and looked at again.
+Owns the question "may this file's content have changed?" and what a filter protects. A file is the same when its size and mtime
+are the parent's and, where the last scan of this host is remembered, its inode and ctime as well (npm gives every file one
+mtime; ctime still tells). An unproven one (read within 2 s of its last change) is remembered as (0, 0) and looked at again.
 
-Reads nothing but the two streams; says its problems to a callback. An incomplete scan is the caller's to judge: `Comparison.incomplete`.
+Reads nothing but the two streams; says its problems to a callback. An incomplete scan is the caller's to judge:
+`Comparison.incomplete`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mirror.events import Problem
 from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Page, Symlink
 from mirror.plan import CHANGED, DESCRIBED, NEW, Counts, Drop, Fetch, Item, Put
-from mirror.site import FILE, FOLDER, SYMLINK, Excluded, Found, Seen, Unread
+from mirror.site import FILE, FOLDER, Excluded, Found, Seen, Unread
 
 Known = tuple[Entry, tuple[int, int] | None]  # a parent's entry and its validator at the last scan; None: not remembered
 UNPROVEN = (0, 0)
@@ -28,9 +29,9 @@ _TOLD = 1000
 class Comparison:
     """How a scan is compared, and what came out beside the plan.
 
-    checksum: look at every content. ignore_inode: ctime alone (file systems that number files anew at each mount). protects: whether
-    the filters exclude a path that the source no longer has. on_validator: gets each surviving parent
-    entry's validator, in order. on_scanned: is told of every thousand paths.
+    checksum: look at every content. ignore_inode: ctime alone (file systems that number files anew at each mount). protects:
+    whether the filters exclude a path that the source no longer has. on_validator: gets each surviving parent entry's
+    validator, in order. on_scanned: is told of every thousand paths.
     """
 
     protects: Callable[[bytes], bool] | None = None
@@ -56,7 +57,7 @@ class Comparison:
             while ahead is not None and ahead[0].path < path:
                 yield from self._gone(ahead[0])
                 ahead = next(parent, None)
-            if type(here) is not Found:
+            if not isinstance(here, Found):
                 self._note(here)
                 if ahead is not None and ahead[0].path == path:
                     yield from self._kept_or_gone(here, ahead[0])
@@ -133,7 +134,7 @@ class Comparison:
         self.counts.fetch_files += 1
         self.counts.fetch_bytes += here.size
         class_ = chunk_class(here.size, before.class_ if isinstance(before, File | Page) else None)
-        return Fetch(described(here, class_=class_), here.validator, before)
+        return Fetch(described_file(here, class_), here.validator, before)
 
     def _both(self, here: Found, entry: Entry, validator: tuple[int, int] | None) -> Iterator[Item]:
         self.counts.parent += 1
@@ -147,7 +148,7 @@ class Comparison:
                 self._stays(here.validator, validator)
                 return
             self.counts.described += 1
-            yield Put(DESCRIBED, described(here, content=entry), here.validator, entry)
+            yield Put(DESCRIBED, described_file(here, entry.class_, entry), here.validator, entry)
             return
         fresh = described(here) if here.kind != FILE else None
         if fresh == entry:
@@ -175,16 +176,21 @@ class Comparison:
         return same and here.mtime == entry.mtime
 
 
-def described(here: Found, *, class_: int = 0, content: File | None = None) -> Folder | Symlink | File:
-    """The entry that describes a found path; a file's content is `content`'s, or still to be filled in."""
+def described(here: Found) -> Folder | Symlink:
+    """The entry that describes a folder or link."""
     if here.kind == FOLDER:
         return Folder(here.path, here.mtime, here.mode, here.uid, here.gid, here.user, here.group, _xattrs(here))
-    if here.kind == SYMLINK:
-        return Symlink(here.path, here.target, here.mtime, here.uid, here.gid, here.user, here.group)
+    return Symlink(here.path, here.target, here.mtime, here.uid, here.gid, here.user, here.group)
+
+
+def described_file(here: Found, class_: int, content: File | None = None) -> File:
+    """The entry that describes a file; its content is `content`'s, or still to be filled in."""
     media, headers = (content.media_type, content.headers) if content else ("", ())
     known = (content.fingerprint, content.class_, content.chunks, content.more) if content else (b"", class_, b"", None)
-    return File(here.path, here.size, *known, here.mtime, here.mode, here.uid, here.gid, here.user, here.group,
-                here.link, _xattrs(here), media, headers)  # fmt: skip
+    return File(
+        here.path, here.size, *known, here.mtime, here.mode, here.uid, here.gid, here.user, here.group,
+        here.link, _xattrs(here), media, headers,
+    )  # fmt: skip
 
 
 def _xattrs(here: Found) -> tuple[tuple[bytes, bytes], ...]:
@@ -194,16 +200,15 @@ def _xattrs(here: Found) -> tuple[tuple[bytes, bytes], ...]:
 def _unchanged(here: Found, known: Known) -> bool:
     """Whether a file or folder is, provably, just what it was."""
     entry, validator = known
-    kind = type(entry)
     if here[0] != entry.path or here.validator != validator or here.xattrs:
         return False
-    if kind is File:
-        return validator != UNPROVEN and here[1] == FILE and not entry.xattrs and here[2:9] == (  # type: ignore[union-attr]
-            entry.size, entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group,  # type: ignore[union-attr]
-        ) and here.link == entry.link  # fmt: skip  # type: ignore[union-attr]
-    return kind is Folder and here[1] == FOLDER and here[3:9] == (
-        entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group,  # type: ignore[union-attr]
-    ) and not entry.xattrs  # fmt: skip  # type: ignore[union-attr]
+    if type(entry) is File:
+        if validator == UNPROVEN or here[1] != FILE or entry.xattrs or here.link != entry.link:
+            return False
+        return here[2:9] == (entry.size, entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group)
+    if type(entry) is Folder and here[1] == FOLDER and not entry.xattrs:
+        return here[3:9] == (entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group)
+    return False
 
 
 def _same_description(here: Found, entry: File) -> bool:

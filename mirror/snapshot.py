@@ -1,13 +1,14 @@
 """Manifest objects in and out of a store: trees of segments, chunk lists, change lists, lists of names.
 
 Reading goes through the local state (an object's content may be remembered, its bytes are hashed again on every use), then the
-store; whatever comes in has been checked by `envelope.unseal`. Writing creates objects under the epoch of the run; an object that the
-parent snapshot already has is named again instead of written.
+store; whatever comes in has been checked by `envelope.unseal`. Writing creates objects under the epoch of the run; an object
+that the parent snapshot already has is named again instead of written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from mirror.chunking import ChunkId
 from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, OBJECT_MAX, SEGMENT, Kind, digest_of, seal, unseal
@@ -32,6 +33,7 @@ from mirror.manifest import (
 )
 from mirror.state import State
 from mirror.store import ReadableStore, WritableStore
+from mirror.workers import Background
 
 _LEAF_LINES = 4096  # lines of one leaf of a change list or list of names
 
@@ -90,7 +92,7 @@ class ManifestReader:
         """The entries of one segment."""
         _, payload = self.object(ref.name, (SEGMENT,))
         entries = decode_segment(payload, f"{self._store.url}/{ref.name.key()}")
-        if len(entries) != ref.count or (entries and entries[0].path != ref.first):
+        if len(entries) != ref.entries or (entries and entries[0].path != ref.first):
             raise DamageError(
                 "cannot use the segment", where=f"{self._store.url}/{ref.name.key()}", why="it is not what its node says"
             )
@@ -131,10 +133,19 @@ class ManifestReader:
 
 
 class ManifestWriter:
-    """Creates manifest objects under one epoch. `known` (digest → epoch) are objects of a live snapshot, named instead of written."""
+    """Creates manifest objects under one epoch. `known` (digest → epoch) are objects of a live snapshot, named instead of
+    written. background: creates happen there; nothing may name the objects before the caller has settled it."""
 
-    def __init__(self, store: WritableStore, epoch: int, known: dict[bytes, int], state: State | None = None) -> None:
+    def __init__(
+        self,
+        store: WritableStore,
+        epoch: int,
+        known: dict[bytes, int],
+        state: State | None = None,
+        background: Background | None = None,
+    ) -> None:
         self._store, self._epoch, self._known, self._state = store, epoch, known, state
+        self._background = background
         self.written: list[str] = []
 
     def put(self, kind: Kind, piece: Piece) -> Ref:
@@ -144,17 +155,22 @@ class ManifestWriter:
         if epoch is None:
             epoch = self._epoch
             name = ObjectName(MANIFEST, digest, epoch)
-            create_named(self._store, name, seal(kind, piece.payload))
+            create = partial(create_named, self._store, name, seal(kind, piece.payload))
+            if self._background:
+                self._background.add(create)
+            else:
+                create()
             self._known[digest] = epoch
             self.written.append(name.key())
         if self._state is not None:
             self._state.keep_payloads([(digest, kind, piece.payload)])
-        return Ref(piece.first, digest, epoch, piece.count, piece.plain)
+        return Ref(piece.first, digest, epoch, piece.entries, piece.plain)
 
     def tree(self, refs: Iterable[Ref], *, root_is_node: bool) -> Ref:
-        """The root over leaves that `put` returned: nodes, level by level, until one is left. root_is_node: even over a single leaf."""
+        """The root over leaves that `put` returned: nodes, level by level, until one is left. root_is_node: even over a single
+        leaf."""
         below, level = list(refs), 0
-        while level == 0 and (root_is_node or len(below) != 1) or len(below) > 1:
+        while (level == 0 and (root_is_node or len(below) != 1)) or len(below) > 1:
             level += 1
             below = [self.put(NODE, piece) for piece in cut_refs(level, below)]
             if not below:  # nothing at all: one empty node
@@ -180,7 +196,7 @@ class ManifestWriter:
         size = 0
         for line in lines:
             held.append(line)
-            size += 16 + (len(line) if isinstance(line, str) else sum(len(part) for part in line))  # type: ignore[attr-defined]
+            size += 16 + (len(line) if isinstance(line, str) else sum(map(len, line)))  # type: ignore[call-overload]
             if len(held) >= _LEAF_LINES or size >= 1 << 20:
                 yield self.put(kind, Piece(encode(held), b"", len(held), 0))  # type: ignore[operator]
                 held, size = [], 0
@@ -216,8 +232,16 @@ def create_named(store: WritableStore, name: ObjectName, data: bytes | bytearray
         if size is None:
             continue  # some services say "conflict" and mean "try again"
         if size != len(data) and name.place == "packs":
-            raise DamageError("cannot use the object", where=f"{store.url}/{key}", why=f"it has {size} bytes, {len(data)} are right",
-                              hint="run `mirror verify`, then move that object away")  # fmt: skip
+            raise DamageError(
+                "cannot use the object",
+                where=f"{store.url}/{key}",
+                why=f"it has {size} bytes, {len(data)} are right",
+                hint="run `mirror verify`, then move that object away",
+            )
         return False
-    raise TemporaryError("cannot create the object", where=f"{store.url}/{key}", why="the store says that it exists, then that it does not",
-                         hint="try again")  # fmt: skip
+    raise TemporaryError(
+        "cannot create the object",
+        where=f"{store.url}/{key}",
+        why="the store says that it exists, then that it does not",
+        hint="try again",
+    )

@@ -1,7 +1,7 @@
 """Streams that are kept on disk once they are long, so that memory is bounded whatever a site holds.
 
 Owns two shapes. `Spool` is a list that is only appended to and read in order, forward or backward, as often as wanted.
-`Sorter` takes (key, value) pairs in any order and gives them back in key order. Both hold a few MiB in memory and the rest in
+`Sorter` takes (key, value) pairs in any order and gives them back in key order, `KeySorter` keys alone. All hold a few MiB in memory and the rest in
 an unlinked temporary file: nothing to clean up after a kill. What the bytes mean is the caller's business.
 
     >>> with Spool(str.encode, bytes.decode) as spool:
@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain, islice, pairwise
 from operator import itemgetter
 from types import TracebackType
-from typing import Final, Generic, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
 
 from mirror.errors import TemporaryError
 
@@ -48,8 +48,6 @@ _HEAD: Final = struct.Struct("<QQ")  # records, bytes of records
 _TAIL: Final = struct.Struct("<Q")  # length of the whole block
 _PAIR: Final = struct.Struct("=qq")
 _PAIRS: Final = 8192
-
-_first: Callable[[tuple[bytes, bytes]], bytes] = itemgetter(0)
 
 
 class _TempFile:
@@ -228,7 +226,7 @@ class Pairs:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """The pairs from the first to the last."""
         for data in self._spool:
-            yield from _PAIR.iter_unpack(data)  # type: ignore[misc]
+            yield from _PAIR.iter_unpack(data)
         yield from self._recent
 
     def close(self) -> None:
@@ -243,79 +241,80 @@ class Pairs:
         self.close()
 
 
-class Sorter:
-    """An external merge sort of (key, value) pairs of bytes by key, stable: equal keys come back in the order they went in.
-
-    Pairs are held until there are `entries` of them or `size` bytes, then sorted and written out as a run. Input that is sorted
-    already costs one comparison a pair (that is what list.sort does with it) and makes one run however long it is. Memory: one run
-    while adding, 64 blocks of 128 KiB while reading. Add everything, then iterate, as often as wanted. Use as a context manager, or
-    `close` it.
+class _MergeSort(Generic[T]):
+    """An external merge sort, stable. Records are held until there are `entries` of them or `size` bytes, then sorted and written
+    out as a run. Input that is sorted already costs one comparison a record (that is what list.sort does with it) and makes one
+    run however long it is. Memory: one run while adding, 64 blocks of 128 KiB while reading. Add everything, then iterate, as often
+    as wanted. Use as a context manager, or `close` it.
     """
 
-    __slots__ = ("_entries", "_folder", "_held", "_levels", "_ordered", "_pairs", "_size", "_tail")
+    __slots__ = ("_entries", "_folder", "_held", "_levels", "_ordered", "_records", "_size", "_tail")
+    _key: ClassVar[Any] = None  # what is compared of a record; None for the record itself
 
     def __init__(self, *, folder: str = "", entries: int = RUN_ENTRIES, size: int = RUN_BYTES) -> None:
         self._folder, self._entries, self._size = folder, entries, size
-        self._pairs: list[tuple[bytes, bytes]] = []
+        self._records: list[T] = []
         self._held = 0
-        self._ordered = True  # whether _pairs was sorted since the last addition
+        self._ordered = True  # whether _records was sorted since the last addition
         self._levels: list[list[Spool[bytes]]] = []  # runs; those of a higher level are merged from 64 of the one below
-        self._tail = b""  # the last key of the latest run
+        self._tail: T | None = None  # the last record of the latest run
 
-    def add(self, key: bytes, value: bytes = b"") -> None:
-        """Take one pair. TemporaryError when the disk is full."""
-        self._pairs.append((key, value))
-        self._ordered = False
-        self._held = held = self._held + len(key) + len(value)
-        if held >= self._size or len(self._pairs) >= self._entries:
-            self._spill()
-
-    def extend(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take them all; half the time of `add` one by one."""
-        source = iter(pairs)
+    def extend(self, records: Iterable[T]) -> None:
+        """Take them all; half the time of one by one. TemporaryError when the disk is full."""
+        source = iter(records)
         while group := list(islice(source, min(_GROUP, self._entries))):
-            self._pairs += group
+            self._records += group
             self._ordered = False
-            self._held += sum(map(len, chain.from_iterable(group)))
-            if self._held >= self._size or len(self._pairs) >= self._entries:
+            self._held += sum(map(len, self._flat(group)))
+            if self._held >= self._size or len(self._records) >= self._entries:
                 self._spill()
 
-    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """All pairs in ascending order of key."""
+    def __iter__(self) -> Iterator[T]:
+        """All records in ascending order."""
         self._settle()
         # Older runs first: heapq.merge prefers the earlier of equal keys, which keeps the sort stable.
-        runs = [_read(run) for level in reversed(self._levels) for run in level]
+        runs = [self._read(run) for level in reversed(self._levels) for run in level]
         if not runs:
-            return iter(self._pairs)
-        return heapq.merge(*runs, self._pairs, key=_first) if len(runs) > 1 or self._pairs else runs[0]
+            return iter(self._records)
+        return self._merged([*runs, iter(self._records)]) if len(runs) > 1 or self._records else runs[0]
 
     def close(self) -> None:
         """Give back memory and disk. May be called twice."""
         for run in chain.from_iterable(self._levels):
             run.close()
-        self._levels, self._pairs = [], []
+        self._levels, self._records = [], []
 
-    def __enter__(self) -> Sorter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _flat(self, records: Iterable[T]) -> Iterable[bytes]:
+        """The records as a run holds them."""
+        raise NotImplementedError
+
+    def _read(self, run: Spool[bytes]) -> Iterator[T]:
+        raise NotImplementedError
+
+    def _merged(self, runs: list[Iterator[T]]) -> Iterator[T]:
+        return heapq.merge(*runs, key=self._key)
+
     def _settle(self) -> None:
         if not self._ordered:
-            self._pairs.sort(key=_first)
+            self._records.sort(key=self._key)
             self._ordered = True
 
     def _spill(self) -> None:
         self._settle()
         if not self._levels:
             self._levels.append([])
-        runs = self._levels[0]
-        if not runs or self._pairs[0][0] < self._tail:
+        runs, first, last = self._levels[0], self._records[0], self._tail
+        if not runs or last is None or min(last, first, key=self._key) is not last:
             runs.append(Spool(folder=self._folder, memory=_RUN_BLOCK))
-        runs[-1].extend(chain.from_iterable(self._pairs))
-        self._tail = self._pairs[-1][0]
-        self._pairs, self._held = [], 0
+        runs[-1].extend(self._flat(self._records))
+        self._tail = self._records[-1]
+        self._records, self._held = [], 0
         if len(runs) >= _FAN_IN:
             self._merge()
 
@@ -325,8 +324,7 @@ class Sorter:
             if len(level) < _FAN_IN:
                 return
             merged: Spool[bytes] = Spool(folder=self._folder, memory=_RUN_BLOCK)
-            pairs = heapq.merge(*[_read(run) for run in level], key=_first)
-            merged.extend(chain.from_iterable(pairs))
+            merged.extend(self._flat(self._merged([self._read(run) for run in level])))
             for run in level:
                 run.close()
             level.clear()
@@ -335,7 +333,35 @@ class Sorter:
             self._levels[number + 1].append(merged)
 
 
-def _read(run: Spool[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    # A run holds keys and values in turn.
-    records = iter(run)
-    return zip(records, records, strict=True)
+class Sorter(_MergeSort[tuple[bytes, bytes]]):
+    """Sorts (key, value) pairs of bytes by key, in bounded memory: see `_MergeSort`. Equal keys come back in the order they went in."""
+
+    __slots__ = ()
+    _key = itemgetter(0)
+
+    def add(self, key: bytes, value: bytes = b"") -> None:
+        """Take one pair. TemporaryError when the disk is full."""
+        self._records.append((key, value))
+        self._ordered = False
+        self._held = held = self._held + len(key) + len(value)
+        if held >= self._size or len(self._records) >= self._entries:
+            self._spill()
+
+    def _flat(self, records: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
+        return chain.from_iterable(records)  # keys and values in turn
+
+    def _read(self, run: Spool[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        records = iter(run)
+        return zip(records, records, strict=True)
+
+
+class KeySorter(_MergeSort[bytes]):
+    """Sorts keys alone, in half the time of pairs: see `_MergeSort`."""
+
+    __slots__ = ()
+
+    def _flat(self, records: Iterable[bytes]) -> Iterable[bytes]:
+        return records
+
+    def _read(self, run: Spool[bytes]) -> Iterator[bytes]:
+        return iter(run)

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from blake3 import blake3
 
 from mirror.chunking import identify
+from mirror.envelope import SEGMENT
 from mirror.errors import DeletionGuardError, NotFound, SourceError, UsageError
 from mirror.events import Problem
-from mirror.keys import parent_of
-from mirror.envelope import SEGMENT
 from mirror.manifest import File, Page, Ref
 from mirror.moves import Moves, Row, content_key, row, row_spool
 from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetch, Item, Put, decode, encode
 from mirror.scan import Comparison, Known
-from mirror.site import Filter, Seen, Site
+from mirror.site import Filter, Site
 from mirror.site.filters import Matcher
 from mirror.snapshot import ManifestReader, list_content
 from mirror.spool import Pairs, Spool
@@ -123,13 +122,20 @@ def look(
         plan.close()
         validators.close()
         raise
-    return Survey(plan, validators, comparison.counts, comparison.incomplete, comparison.validators_moved,
-                  comparison.found_any, dict(matcher.counts))  # fmt: skip
+    return Survey(
+        plan,
+        validators,
+        comparison.counts,
+        comparison.incomplete,
+        comparison.validators_moved,
+        comparison.found_any,
+        dict(matcher.counts),
+    )
 
 
 def rows(plan: Spool[Item], site: Site | None) -> Iterator[Row]:
     """The plan's rows. With a site, new files whose size is that of a deleted one are read, so that moves can be told."""
-    sizes = set()
+    sizes: set[int] = set()
     if site is not None:
         for item in plan:
             if type(item) is Drop and isinstance(item.entry, File | Page) and item.entry.size and len(sizes) < 1_000_000:
@@ -173,8 +179,13 @@ def guard(survey: Survey, site: Site, state: State, limit: DeletionLimit, allow_
     """Law 3: a source that emptied stops the run; so do too many deletions. Moves do not count. Nothing has been written."""
     counts = survey.counts
     if not survey.found_any and counts.parent > 1 and not allow_empty:
-        raise SourceError("the source is empty", where=site.url, why=f"the last snapshot has {counts.parent:,} entries",
-                          hint="is it mounted? to mirror the emptiness say --allow-empty-source", kind="source-empty")  # fmt: skip
+        raise SourceError(
+            "the source is empty",
+            where=site.url,
+            why=f"the last snapshot has {counts.parent:,} entries",
+            hint="is it mounted? to mirror the emptiness say --allow-empty-source",
+            kind="source-empty",
+        )
     deleted = counts.deleted
     if survey.incomplete or limit.allows(deleted, counts.parent) or (allow_empty and not survey.found_any):
         return
@@ -185,9 +196,12 @@ def guard(survey: Survey, site: Site, state: State, limit: DeletionLimit, allow_
     if limit.allows(deleted, counts.parent):
         return
     share = 100 * deleted / max(counts.parent, 1)
-    raise DeletionGuardError("stopped before anything was written", where=site.url,
-                             why=f"{deleted:,} of {counts.parent:,} entries ({share:.0f} %) would be deleted, the limit is {limit}",
-                             hint=f"if that is right, accept it once: {command} --max-delete {deleted}")  # fmt: skip
+    raise DeletionGuardError(
+        "stopped before anything was written",
+        where=site.url,
+        why=f"{deleted:,} of {counts.parent:,} entries ({share:.0f} %) would be deleted, the limit is {limit}",
+        hint=f"if that is right, accept it once: {command} --max-delete {deleted}",
+    )
 
 
 def keep_validators(reader: ManifestReader, state: State, root: Ref, source: str, survey: Survey) -> None:
@@ -197,4 +211,4 @@ def keep_validators(reader: ManifestReader, state: State, root: Ref, source: str
     pairs = iter(survey.validators)
     with state.together():
         for ref in reader.leaves(root, SEGMENT):
-            state.keep_validators(source, ref.digest, [next(pairs) for _ in range(ref.count)])
+            state.keep_validators(source, ref.digest, [next(pairs) for _ in range(ref.entries)])

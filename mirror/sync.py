@@ -3,20 +3,21 @@
     report = sync(SiteSpec("/srv/www"), TargetSpec(StoreSpec("/backup/www")), SyncOptions(layout="packed"))
     report.snapshot, report.added, report.problems
 
-One attempt is survey → guards → transfer → commit. Before its record exists nothing has happened: packs that an attempt left are used
-by the next one. An attempt that loses the race at the log is made anew where its ground moved (`commit.append_snapshot`).
+One attempt is survey → guards → transfer → commit. Before its record exists nothing has happened: packs that an attempt left
+are used by the next one. An attempt that loses the race at the log is made anew where its ground moved
+(`commit.append_snapshot`).
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
 from mirror.envelope import SEGMENT, write_time
-from mirror.errors import InTheWayError, InterruptedRunError, ItemError, NotFound, TemporaryError, worst_exit
+from mirror.errors import InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, worst_exit
 from mirror.events import Advanced, Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted, SnapshotCommitted
 from mirror.keys import show
 from mirror.manifest import ChangeLine
@@ -27,7 +28,7 @@ from mirror.snapshot import ManifestReader
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
 from mirror.survey import LookOptions, Survey, check_ends, guard, keep_validators, known_entries, look, moves_of, source_key
-from mirror.target import Making, Target, TargetSpec, open_target
+from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
 
 if TYPE_CHECKING:
     from mirror.commit import Outcome
@@ -64,8 +65,9 @@ class SyncOptions:
 
 @dataclass
 class SyncReport:
-    """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target before;
-    bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target. rules: paths left out by each.
+    """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target
+    before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target. rules: paths
+    left out by each.
     """
 
     source: str = ""
@@ -147,8 +149,9 @@ class _Run:
                 # Something the head named is gone: a prune that this attempt has not read about yet.
                 gone = str(error)
                 if attempt == _ATTEMPTS:
-                    raise TemporaryError("cannot sync", where=self.store.url, why=f"{gone} is gone, again and again",
-                                         hint="run `mirror verify`") from error  # fmt: skip
+                    raise TemporaryError(
+                        "cannot sync", where=self.store.url, why=f"{gone} is gone, again and again", hint="run `mirror verify`"
+                    ) from error
             self.report.problems.clear()
         raise InTheWayError(
             "cannot append the snapshot",
@@ -185,6 +188,8 @@ class _Run:
         from mirror.lookup import ChunkIndex
 
         self._check_free(survey)
+        if is_folder_url(self.store.url):
+            self.store.sweep()  # what a dead run left behind; object stores leave nothing of ours
         self.dooms.learn(head)
         self.index = self.index or ChunkIndex(self.state, self.store)
         self.index.drop_claims()
@@ -194,7 +199,10 @@ class _Run:
         with Sorter() as results:
             sent = self._transfer(survey, epoch, results)
             self.job.say(PhaseBegan("commit"))
-            committer = Committer(self.store, self.state, self.reader, parent, epoch, self.source, self._problem, self._line)
+            store = self.target.spec.store
+            committer = Committer(
+                self.store, self.state, self.reader, parent, epoch, self.source, self._problem, self._line, store.transfers
+            )
             outcome = committer.write(survey, results)
         self._tally(outcome, sent)
         if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
@@ -220,7 +228,9 @@ class _Run:
         small = counts.fetch_bytes < _SMALL_BYTES and counts.fetch_files < _SMALL_FILES
         self.job.say(PhaseBegan("transfer", counts.fetch_files, counts.fetch_bytes))
         with Crew(0 if small else options.workers) as crew:
-            batch_job = up.Job(self.spec, self.target.spec.store, epoch)
+            store = self.target.spec.store  # the limit holds for all processes together
+            store = replace(store, bandwidth=store.bandwidth // max(crew.processes, 1))
+            batch_job = up.Job(self.spec, store, epoch)
             limits = Limits(options.max_transfer, self.deadline)
             sender = Sender(self.store, self.state, self.index, batch_job, self.source, crew, self.job, limits, results)
             return sender.run(survey.plan)
@@ -241,7 +251,7 @@ class _Run:
             filters=[list(rule) for rule in self.spec.filter.rules],
             manifest=log.ref_json(outcome.root),
             changes=log.ref_json(outcome.changes) if outcome.changes else None,
-            totals={"entries": outcome.root.count, "bytes": outcome.root.plain, **_named(outcome.totals)},
+            totals={"entries": outcome.root.entries, "bytes": outcome.root.plain, **_named(outcome.totals)},
             complete=not self.report.incomplete and not any(p.exit_code == 23 for p in self.report.problems),
             problems=problem_lines(self.report.problems),
             problem_count=len(self.report.problems),
@@ -259,7 +269,7 @@ class _Run:
     def _nothing_to_do(self, parent: log.Record, survey: Survey) -> None:
         keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
         self.state.remember("head", str(parent.number))
-        self.report.entries, self.report.bytes = parent.manifest.count, parent.manifest.plain
+        self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
         self._requests(Requests())
 
     # -- what is said of it --------------------------------------------------------------------------------------
@@ -304,8 +314,8 @@ class _Run:
         report, totals = self.report, outcome.totals
         report.added, report.changed, report.deleted = totals[NEW], totals[CHANGED], totals[DELETED]
         report.moved, report.described = totals[MOVED], totals[DESCRIBED]
-        report.same = outcome.root.count - totals[NEW] - totals[CHANGED] - totals[MOVED] - totals[DESCRIBED]
-        report.entries, report.bytes = outcome.root.count, outcome.root.plain
+        report.same = outcome.root.entries - totals[NEW] - totals[CHANGED] - totals[MOVED] - totals[DESCRIBED]
+        report.entries, report.bytes = outcome.root.entries, outcome.root.plain
         report.files_resumed = sent.resumed
         report.bytes_read += sent.read
         report.bytes_new += sent.new_bytes
@@ -328,9 +338,13 @@ class _Run:
         if floor is None:
             floor = min(int(total * _MIN_FREE_SHARE), _MIN_FREE_MOST)
         if left < floor:
-            raise TemporaryError("not enough free space at", where=self.store.url,
-                                 why=f"{left >> 20:,} MiB are free, --min-free asks for {floor >> 20:,}",
-                                 hint="free some, or lower --min-free", kind="disk-full")  # fmt: skip
+            raise TemporaryError(
+                "not enough free space at",
+                where=self.store.url,
+                why=f"{left >> 20:,} MiB are free, --min-free asks for {floor >> 20:,}",
+                hint="free some, or lower --min-free",
+                kind="disk-full",
+            )
         if left - survey.counts.fetch_bytes < floor:
             text = f"{survey.counts.fetch_bytes >> 20:,} MiB are to be read and {left >> 20:,} MiB are free: it may not fit"
             self.job.say(Notice("space", text))

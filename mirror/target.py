@@ -95,8 +95,8 @@ def open_target(
 ) -> Target:
     """Open the target, making it first when `making` allows that.
 
-    lock: keep other runs of this host out (InTheWayError, or wait). TargetMissingError when there is none, UsageError when it may not be
-    made or is another site's, DamageError when `mirror.json` is spoilt.
+    lock: keep other runs of this host out (InTheWayError, or wait). TargetMissingError when there is none, UsageError when it
+    may not be made or is another site's, DamageError when `mirror.json` is spoilt.
     """
     inner = open_store(spec.store)
     store = CountingStore(inner)
@@ -106,8 +106,12 @@ def open_target(
     if info is None:
         info = _make(spec, store, making, dry_run)
     elif site and site != info["site"]:
-        raise UsageError("cannot use the target", where=store.url, why=f"it holds the site {info['site']!r}, not {site!r}",
-                         hint="give each site a target of its own, or leave out --site")  # fmt: skip
+        raise UsageError(
+            "cannot use the target",
+            where=store.url,
+            why=f"it holds the site {info['site']!r}, not {site!r}",
+            hint="give each site a target of its own, or leave out --site",
+        )
     with ExitStack() as stack:
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
@@ -145,8 +149,13 @@ def read_info(store: MaintainedStore) -> dict[str, Any] | None:
     if not {"uuid", "layout", "site", "ids"} <= info.keys():
         raise DamageError("cannot use", where=where, why="a member is missing")
     if info["ids"] != "blake3" or info["layout"] not in (PACKED, TREE):
-        raise UsageError("cannot use the target", where=store.url, why=f"its layout {info['layout']!r} with ids {info['ids']!r} is not known here",
-                         hint="use a newer mirror", kind="newer-format")  # fmt: skip
+        raise UsageError(
+            "cannot use the target",
+            where=store.url,
+            why=f"its layout {info['layout']!r} with ids {info['ids']!r} is not known here",
+            hint="use a newer mirror",
+            kind="newer-format",
+        )
     return info
 
 
@@ -168,32 +177,58 @@ def _make(spec: TargetSpec, store: MaintainedStore, making: Making | None, dry_r
     url = store.url
     known = _known_uuid(spec.cache, url)
     if known and not (making and making.new_target):
-        raise TargetMissingError("cannot find the target", where=url, why="this host has mirrored into it, and its mirror.json is gone",
-                                 hint="is it mounted? to begin a new one there say --new-target")  # fmt: skip
+        raise TargetMissingError(
+            "cannot find the target",
+            where=url,
+            why="this host has mirrored into it, and its mirror.json is gone",
+            hint="is it mounted? to begin a new one there say --new-target",
+        )
     if making is None or not making.layout:
         if making is None:
-            raise TargetMissingError("cannot find a mirror at", where=url, why="there is no mirror.json",
-                                     hint="check the path, or make one with `mirror init`")  # fmt: skip
-        raise UsageError("cannot make the target", where=url, why="a new target needs a layout",
-                         hint="say --layout packed")  # fmt: skip
+            raise TargetMissingError(
+                "cannot find a mirror at",
+                where=url,
+                why="there is no mirror.json",
+                hint="check the path, or make one with `mirror init`",
+            )
+        raise UsageError("cannot make the target", where=url, why="a new target needs a layout", hint="say --layout packed")
     if making.layout != PACKED:
         raise UsageError(
             "cannot make the target", where=url, why=f"layout {making.layout!r} does not exist yet", hint="say --layout packed"
         )
     if making.site and not is_site_name(making.site):
-        raise UsageError("cannot make the target", where=url, why=f"{making.site!r} is no site name",
-                         hint="lower-case letters, digits, dots and hyphens")  # fmt: skip
+        raise UsageError(
+            "cannot make the target",
+            where=url,
+            why=f"{making.site!r} is no site name",
+            hint="lower-case letters, digits, dots and hyphens",
+        )
     others = _other_things(store)
     if any(key.startswith(LOG_PREFIX) for key in others):
-        raise DamageError("cannot use the target", where=url, why="it has a log but no mirror.json",
-                          hint="bring mirror.json back from a copy of this target")  # fmt: skip
+        raise DamageError(
+            "cannot use the target",
+            where=url,
+            why="it has a log but no mirror.json",
+            hint="bring mirror.json back from a copy of this target",
+        )
     if others and not making.adopt:
-        raise UsageError("cannot make the target", where=url, why=f"it holds other things ({', '.join(others[:3])})",
-                         hint="name an empty place, or say --adopt to put the mirror beside them")  # fmt: skip
+        raise UsageError(
+            "cannot make the target",
+            where=url,
+            why=f"it holds other things ({', '.join(others[:3])})",
+            hint="name an empty place, or say --adopt to put the mirror beside them",
+        )
     info = new_info(making.layout, making.site or "site")
     if dry_run:
         return info
     store.create(MIRROR_KEY, sealed_json(info))
+    if store.create(MIRROR_KEY, b"{}"):
+        raise UsageError(
+            "cannot keep a mirror in",
+            where=url,
+            why="the service overwrites objects although it was asked not to (If-None-Match)",
+            hint="its mirror.json is spoilt now: empty the place, and use a service with conditional writes",
+        )
     made = read_info(store)  # two runs may have made it at once: what is there counts
     if made is None:
         raise MirrorError("cannot make the target", where=url, why="mirror.json was written and is not there")
@@ -206,7 +241,7 @@ def _other_things(store: MaintainedStore) -> list[str]:
         folder = folder_of(store.url)
         try:
             found = sorted(
-                f"{n}/" if n in _OWN and n != MIRROR_KEY else n for n in os.listdir(folder) if not n.startswith(".mirror-tmp-")
+                f"{n}/" if n in _OWN and n != MIRROR_KEY else n for n in os.listdir(folder) if not n.startswith(".mirror-tmp")
             )
         except FileNotFoundError:
             return []
@@ -250,7 +285,8 @@ def _remember_url(cache: Path, url: str, uuid: str) -> None:
 
 
 def _lock(stack: ExitStack, spec: TargetSpec, folder: Path | None, url: str, wait: bool) -> None:
-    """flock the target's folder itself when it is local, else (or also) a file in the cache: gone with the process, so never stale."""
+    """flock the target's folder itself when it is local, else (or also) a file in the cache: gone with the process, so never
+    stale."""
     held = []
     if is_folder_url(url):
         held.append((folder_of(url), os.O_RDONLY | os.O_DIRECTORY))
@@ -266,8 +302,12 @@ def _lock(stack: ExitStack, spec: TargetSpec, folder: Path | None, url: str, wai
                 break
             except BlockingIOError:
                 if not wait:
-                    raise InTheWayError("cannot start", where=url, why="another run on this host is using the target",
-                                        hint="wait for it, or say --wait") from None  # fmt: skip
+                    raise InTheWayError(
+                        "cannot start",
+                        where=url,
+                        why="another run on this host is using the target",
+                        hint="wait for it, or say --wait",
+                    ) from None
                 time.sleep(0.2)
 
 

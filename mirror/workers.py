@@ -1,8 +1,9 @@
 """Work in other processes, and writes in the background of this one. Knows nothing of what the work is.
 
-`Crew` runs one function over many tasks in N fresh processes (or, with none, in this one). A task's function gets `ask`, a question to
-the process that began the run, and `tell`, a remark to it; both are answered by the thread that iterates over `run`, so whoever owns
-the state is never called from two threads. Only tasks, questions, remarks and results cross; file contents never do.
+`Crew` runs one function over many tasks in N fresh processes (or, with none, in this one). A task's function gets `ask`, a
+question to the process that began the run, and `tell`, a remark to it; both are answered by the thread that iterates over
+`run`, so whoever owns the state is never called from two threads. Only tasks, questions, remarks and results cross; file
+contents never do.
 
 Processes are begun with a plain `python -c`, never by fork (obstore runs threads: a fork segfaults) and never through the caller's
 `__main__` (a script without a guard would run twice). A worker that dies is replaced and its task given to the next one, once.
@@ -93,8 +94,9 @@ class Crew:
         on_tell: Callable[[int, Any], None] | None = None,
         on_begin: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Results as (number of the task, result), in order of completion. The first exception of a task ends the run and is raised
-        here. function: importable, `function(ask, tell, *task)`. A task may be told and asked about twice (after a worker's death)."""
+        """Results as (number of the task, result), in order of completion. The first exception of a task ends the run and is
+        raised here. function: importable, `function(ask, tell, *task)`. A task may be told and asked about twice (after a
+        worker's death)."""
         ask = on_ask or (lambda number, question: None)
         tell = on_tell or (lambda number, remark: None)
         begin = on_begin or (lambda number: None)
@@ -159,8 +161,12 @@ class Crew:
         worker.end(kill=True)
         self._workers.remove(worker)
         if worker.deaths:
-            raise MirrorError("a worker process died twice over the same work", why=f"exit status {code}",
-                              hint="out of memory? try --workers 1", kind="worker-died")  # fmt: skip
+            raise MirrorError(
+                "a worker process died twice over the same work",
+                why=f"exit status {code}",
+                hint="out of memory? try --workers 1",
+                kind="worker-died",
+            )
         fresh = _Worker()
         fresh.deaths = worker.deaths + 1
         self._workers.append(fresh)
@@ -203,8 +209,8 @@ def _portable(error: Exception) -> Exception:
 
 
 class Background:
-    """Calls in at most N threads with at most `ahead` waiting; `add` blocks past that. The first error is raised by the next `add` or
-    by `settle`, and ends it: what has not begun is dropped."""
+    """Calls in at most N threads with at most `ahead` waiting; `add` blocks past that. The first error is raised by the next
+    `add` or by `settle`, and ends it: what has not begun is dropped."""
 
     def __init__(self, threads: int, ahead: int) -> None:
         self._pool = ThreadPoolExecutor(threads)

@@ -1,8 +1,9 @@
 """A folder as a place to write a tree into: what restore needs of the file system, and nothing that leaves the folder.
 
-Every name is resolved relative to an open folder and never through a link (O_NOFOLLOW at each component), so neither a hostile manifest
-nor a link that lies in the way can lead a write outside. Files are written under a temporary name beside their destination and renamed, so a
-reader sees the old or the new one. OSErrors pass as they are: what they mean for a path is the caller's to say.
+Every name is resolved relative to an open folder and never through a link (O_NOFOLLOW at each component), so neither a hostile
+manifest nor a link that lies in the way can lead a write outside. Files are written under a temporary name beside their
+destination and renamed, so a reader sees the old or the new one. OSErrors pass as they are: what they mean for a path is the
+caller's to say.
 
     writer = FolderWriter("/srv/restored")
     draft = writer.draft(b"docs/a.html")
@@ -61,8 +62,8 @@ class FolderWriter:
         self._held = {}
 
     def folder(self, path: bytes) -> int:
-        """A descriptor of the folder `path` (ends in `/`, or empty), valid until the next call. OSError when a component is missing, no
-        folder, or a link."""
+        """A descriptor of the folder `path` (ends in `/`, or empty), valid until the next call. OSError when a component is
+        missing, no folder, or a link."""
         missing = []
         while (fd := self._held.get(path)) is None:
             missing.append(path)
@@ -160,8 +161,13 @@ class FolderWriter:
         failed = []
         try:
             if what.uid is not None or what.gid is not None:
-                os.chown(temporary, -1 if what.uid is None else what.uid, -1 if what.gid is None else what.gid,
-                         dir_fd=fd, follow_symlinks=False)  # fmt: skip
+                os.chown(
+                    temporary,
+                    -1 if what.uid is None else what.uid,
+                    -1 if what.gid is None else what.gid,
+                    dir_fd=fd,
+                    follow_symlinks=False,
+                )
             if what.mtime is not None:
                 os.utime(temporary, ns=(what.mtime, what.mtime), dir_fd=fd, follow_symlinks=False)
         except OSError as error:

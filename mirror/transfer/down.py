@@ -1,8 +1,9 @@
 """From packs into a tree: what one worker does with one batch of files.
 
-Each range of a pack is read once, in order; every chunk is proved by its id and written with pwrite into a temporary file beside its
-destination. When the batch is complete: one syncfs, then the renames, so neither a reader nor a power cut sees half a file. Small files
-are put together in memory and written in one call. Parts of huge files go to a draft that the coordinator made, and finishes.
+Each range of a pack is read once, in order; every chunk is proved by its id and written with pwrite into a temporary file
+beside its destination. When the batch is complete: one syncfs, then the renames, so neither a reader nor a power cut sees half
+a file. Small files are put together in memory and written in one call. Parts of huge files go to a draft that the coordinator
+made, and finishes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mirror.pack import Slot
 from mirror.site.writing import Description, Draft, FolderWriter
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
-from mirror.store.wrap import Counts, CountingStore
+from mirror.store.wrap import CountingStore, Counts
 from mirror.transfer.fetch import Unreadable, blocks, extract, spans
 from mirror.workers import Ask, Tell
 

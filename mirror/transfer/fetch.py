@@ -1,8 +1,8 @@
 """Chunks out of packs: which ranges to read, and the checked bytes of each chunk.
 
-Ranges of one pack are read once, in order, gaps up to 1 MiB read along, 8 MiB at most in one request. Every chunk is checked against
-its id here, where its bytes enter, so no caller can forget it. A place that cannot be read raises Unreadable with the ids
-that it was needed for; whether that is damage or a prune that went by is decided by who knows the head.
+Ranges of one pack are read once, in order, gaps up to 1 MiB read along, 8 MiB at most in one request. Every chunk is checked
+against its id here, where its bytes enter, so no caller can forget it. A place that cannot be read raises Unreadable with the
+ids that it was needed for; whether that is damage or a prune that went by is decided by who knows the head.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Span(NamedTuple):
 def spans(places: Iterable[tuple[str, Slot]]) -> Iterator[Span]:
     """The requests that read these blocks (duplicates welcome), by pack and offset.
 
-    >>> [(s.start, s.end, len(s.slots)) for s in spans([("p", Slot(16, 100, 1)), ("p", Slot(5_000_000, 10, 1)), ("p", Slot(116, 50, 1))])]
+    >>> wanted = [("p", Slot(16, 100, 1)), ("p", Slot(5_000_000, 10, 1)), ("p", Slot(116, 50, 1))]
+    >>> [(span.start, span.end, len(span.slots)) for span in spans(wanted)]
     [(16, 166, 2), (5000000, 5000010, 1)]
     """
     held: Span | None = None

@@ -1,4 +1,5 @@
-"""Parent, plan and results into the new manifest: one sequential merge of three sorted streams. Pure but for the spools it is given.
+"""Parent, plan and results into the new manifest: one sequential merge of three sorted streams. Pure but for the spools it is
+given.
 
 Decides what became of each planned path: a file that was read and proved unchanged stays as it was; one that could not be
 read keeps its previous version; deletions happen unless the scan was incomplete.
@@ -24,8 +25,9 @@ Merged = tuple[Entry, tuple[int, int]]
 
 @dataclass
 class Merger:
-    """content: joined ids → what the entry holds (inline, or a list object that it writes). same_list: whether an entry's list object
-    holds just these ids. keep_gone: the scan was incomplete, nothing may be deleted but what stands in the way of something new."""
+    """content: joined ids → what the entry holds (inline, or a list object that it writes). same_list: whether an entry's list
+    object holds just these ids. keep_gone: the scan was incomplete, nothing may be deleted but what stands in the way of
+    something new."""
 
     content: Callable[[bytes], tuple[bytes, Ref | None]]
     same_list: Callable[[File | Page, bytes], bool]
@@ -39,7 +41,8 @@ class Merger:
     def run(
         self, parent: Iterable[Entry], validators: Iterable[tuple[int, int]], items: Iterable[Item], results: Iterable[Fetched]
     ) -> Iterator[Merged]:
-        """The entries of the new manifest with their validators, in order. validators: one for each parent entry without an item."""
+        """The entries of the new manifest with their validators, in order. validators: one for each parent entry without an
+        item."""
         parents, known, done = iter(parent), iter(validators), iter(results)
         old = next(parents, None)
         for item in items:

@@ -1,8 +1,8 @@
 """The coordinator of a transfer down: files to batches, batches to workers, drafts of huge files to their end.
 
-Files are taken in path order, since neighbours share blocks; a batch holds 64 MiB. A file larger than that is cut into parts for several
-workers: its draft is made here and renamed here when all parts are there. What a worker finds damaged is looked for once more after
-`look_again` says that the head has moved; then it is damage.
+Files are taken in path order, since neighbours share blocks; a batch holds 64 MiB. A file larger than that is cut into parts
+for several workers: its draft is made here and renamed here when all parts are there. What a worker finds damaged is looked for
+once more after `look_again` says that the head has moved; then it is damage.
 """
 
 from __future__ import annotations
@@ -148,8 +148,12 @@ class Receiver:
             entry = task.entry
             pieces, end = _pieces(ids, places, 0)
             if pieces is None or end != entry.size:
-                self._later(task, "the index has no place for a part of it" if pieces is None else
-                            f"its chunks have {end} bytes, the manifest says {entry.size}")  # fmt: skip
+                self._later(
+                    task,
+                    "the index has no place for a part of it"
+                    if pieces is None
+                    else f"its chunks have {end} bytes, the manifest says {entry.size}",
+                )
                 continue
             self._tasks[entry.path] = task
             yield down.Wanted(entry.path, entry.size, entry.fingerprint, task.what, pieces, compare=task.compare), entry.size

@@ -160,8 +160,11 @@ class Sender:
     def _within_limits(self) -> None:
         limits = self.limits
         if limits.transfer is not None and self.sent.stored >= limits.transfer:
-            raise TransferLimitError("stopped: --max-transfer is reached", why=f"{self.sent.stored} bytes were stored",
-                                     hint="the next run goes on from here")  # fmt: skip
+            raise TransferLimitError(
+                "stopped: --max-transfer is reached",
+                why=f"{self.sent.stored} bytes were stored",
+                hint="the next run goes on from here",
+            )
         if limits.deadline is not None and time.monotonic() >= limits.deadline:
             raise DurationLimitError("stopped: --max-duration is reached", hint="the next run goes on from here")
 

@@ -1,7 +1,8 @@
 """From a site into packs: what one worker does with one batch of files.
 
-Read, cut, identify, claim, compress, store. A batch function returns and tells only what is durable; contents never leave the process.
-One pack is being filled while at most one other is on its way to the store, so a worker holds two packs and one window.
+Read, cut, identify, claim, compress, store. A batch function returns and tells only what is durable; contents never leave the
+process. One pack is being filled while at most one other is on its way to the store, so a worker holds two packs and one
+window.
 
 A file that changes while it is read is read once more; if it changes again, what was read is kept (it is self-consistent:
 fingerprint and chunks are of the same bytes) and reported. One that vanished or cannot be read leaves the previous version alone.
@@ -27,7 +28,7 @@ from mirror.site.open import open_site
 from mirror.snapshot import create_named
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
-from mirror.store.wrap import Counts, CountingStore
+from mirror.store.wrap import CountingStore, Counts
 from mirror.workers import Ask, Tell
 
 CLAIM_BYTES = 4 << 20  # plain bytes held before their ids are asked for together
@@ -162,7 +163,8 @@ class _Filler:
 
 
 def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
-    """Bring the content of these files into the store. ask(ids) → a byte an id (1: ours to store); tell(StoredPack) once it is durable.
+    """Bring the content of these files into the store. ask(ids) → a byte an id (1: ours to store); tell(StoredPack) once it is
+    durable.
 
     Idempotent: run again, it claims and stores the same. Errors of the store end the batch; those of a file are its result.
     """
@@ -199,5 +201,6 @@ def _fetch(site: Site, wanted: Wanted, filler: _Filler) -> Fetched:
     newest = max(content.mtime or 0, content.validator[1])
     proven = not changed and began - newest > UNPROVEN_NS
     validator = content.validator if proven else _UNPROVEN
-    return Fetched(wanted.path, size, content.mtime, validator, fingerprint, wanted.class_, chunks, read,
-                   "changed" if changed else "", changed)  # fmt: skip
+    return Fetched(
+        wanted.path, size, content.mtime, validator, fingerprint, wanted.class_, chunks, read, "changed" if changed else "", changed
+    )
