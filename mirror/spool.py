@@ -1,8 +1,8 @@
 """Streams that are kept on disk once they are long, so that memory is bounded whatever a site holds.
 
 Owns two shapes. `Spool` is a list that is only appended to and read in order, forward or backward, as often as wanted.
-`Sorter` takes (key, value) pairs in any order and gives them back in key order, `KeySorter` keys alone. All hold a few MiB in memory and the rest in
-an unlinked temporary file: nothing to clean up after a kill. What the bytes mean is the caller's business.
+`Sorter` takes (key, value) pairs in any order and gives them back in key order, `KeySorter` keys alone. All hold a few MiB in
+memory and the rest in an unlinked temporary file: nothing to clean up after a kill. What the bytes mean is the caller's business.
 
     >>> with Spool(str.encode, bytes.decode) as spool:
     ...     spool.extend(["a", "b", "c"])
@@ -334,7 +334,7 @@ class _MergeSort(Generic[T]):
 
 
 class Sorter(_MergeSort[tuple[bytes, bytes]]):
-    """Sorts (key, value) pairs of bytes by key, in bounded memory: see `_MergeSort`. Equal keys come back in the order they went in."""
+    """Sorts (key, value) pairs of bytes by key: see `_MergeSort`. Equal keys come back in the order they went in."""
 
     __slots__ = ()
     _key = itemgetter(0)

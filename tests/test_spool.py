@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.errors import TemporaryError
-from mirror.spool import Sorter, Spool
+from mirror.spool import KeySorter, Sorter, Spool
 
 
 @given(st.lists(st.binary(max_size=200)), st.sampled_from([0, 100, 1000, 1 << 20]), st.booleans())
@@ -85,6 +85,14 @@ def test_a_sorter_is_a_stable_sort(pairs: list[tuple[bytes, bytes]], entries: in
         wanted = sorted(pairs, key=lambda pair: pair[0])
         assert list(sorter) == wanted
         assert list(sorter) == wanted
+
+
+@given(st.lists(st.binary(max_size=3), max_size=300), st.sampled_from([1, 2, 7, 1000]))
+def test_keys_alone_are_sorted(keys: list[bytes], entries: int) -> None:
+    with KeySorter(entries=entries) as sorter:
+        sorter.extend(keys)
+        assert list(sorter) == sorted(keys)
+        assert list(sorter) == sorted(keys)
 
 
 def test_many_runs_are_merged_in_levels_and_few_files_are_open() -> None:

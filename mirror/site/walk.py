@@ -19,7 +19,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, repeat
+from itertools import islice
 from typing import Final
 
 from mirror.errors import SourceError
@@ -28,7 +28,7 @@ from mirror.site import FILE, FOLDER, SYMLINK, Found, Seen, Unread
 from mirror.site.filters import IGNORE_FILE, IGNORE_FILE_MAX, Matcher
 from mirror.site.hardlinks import HardLinks
 from mirror.site.held import Held
-from mirror.spool import Sorter
+from mirror.spool import KeySorter
 
 LISTING_MAX: Final = 100_000  # names of one folder held in memory
 FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,7 +51,7 @@ class _Frame:
     def __init__(self, fd: int, length: int, seen: os.stat_result) -> None:
         self.fd, self.length, self.identity = fd, length, (seen.st_dev, seen.st_ino)
         self.names: Iterator[bytes] = iter(())
-        self.sorter: Sorter | None = None
+        self.sorter: KeySorter | None = None
         self.ignoring = False
 
 
@@ -228,13 +228,14 @@ class Walk:
                 for name in islice(names, LISTING_MAX):
                     listed.append(name)
                 if len(listed) == LISTING_MAX:
-                    frame.sorter = Sorter()
-                    frame.sorter.extend(zip(listed, repeat(b""), strict=False))
-                    frame.sorter.extend(zip(names, repeat(b""), strict=False))
+                    frame.sorter = KeySorter()
+                    frame.sorter.extend(listed)
+                    listed.clear()
+                    frame.sorter.extend(names)
         except OSError as error:
             failure = error
         if frame.sorter:
-            frame.names = (name for name, _ in frame.sorter)
+            frame.names = iter(frame.sorter)
         else:
             listed.sort()
             frame.names = iter(listed)

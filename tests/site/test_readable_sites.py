@@ -452,6 +452,10 @@ def test_a_folder_that_fsspec_cannot_list_is_incomplete() -> None:
         store: ClassVar[dict[str, Any]] = {}
         pseudo_dirs: ClassVar[list[str]] = [""]
 
+        @classmethod
+        def _strip_protocol(cls, path: str) -> Any:
+            return super()._strip_protocol(path.replace("flaky://", "memory://"))
+
         def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
             if path.endswith("/bad"):
                 raise RuntimeError("the library's own words")
