@@ -27,11 +27,12 @@ pytestmark = [pytest.mark.corpus, pytest.mark.timeout(1800)]
 HASHES = ("sha256", "blake3", "xxh128")
 REDO_BYTES = 256 << 20  # what a run that died may cost again
 KILL_AT = 0.8
+CORPUS = fetch.default_folder()  # asked now: within a test the environment is an empty one
 
 
 @pytest.fixture(scope="module")
 def corpora() -> fetch.Corpora:
-    return fetch.fetch(fetch.default_folder())
+    return fetch.fetch(CORPUS)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("corpus")
     yield folder
     shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def server(work: Path) -> Iterator[SeaweedFS]:
-    with SeaweedFS(work / "weed") as running:
-        yield running
 
 
 def on_folder(folder: Path) -> Mirror:
@@ -135,7 +130,7 @@ def test_next_hides_changes_behind_size_and_mtime(corpora: fetch.Corpora) -> Non
 @pytest.mark.parametrize("where", ["folder", "s3"])
 def test_five_nights_of_next(where: str, corpora: fetch.Corpora, work: Path, request: pytest.FixtureRequest) -> None:
     base = work / f"nights-{where}"
-    mirror = on_folder(base) if where == "folder" else on_s3(base, request.getfixturevalue("server"))
+    mirror = on_folder(base) if where == "folder" else on_s3(base, request.getfixturevalue("seaweed"))
     site = base / "site"
     site.mkdir()
     releases: dict[int, Path] = {}
