@@ -10,23 +10,29 @@ from typing import Protocol
 
 
 class ClientSpec(Protocol):
-    """What it takes to reach a bucket; a StoreSpec and a SiteSpec both say it.
-
-    url: `s3://bucket/prefix`. endpoint_url, region, profile: as boto3 means them. static_credentials: the environment holds keys,
-    and no file has anything to add to them.
-    """
+    """What it takes to reach a bucket; a StoreSpec and a SiteSpec both say it."""
 
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """`s3://bucket/prefix`."""
+        ...
 
     @property
-    def endpoint_url(self) -> str: ...
+    def endpoint_url(self) -> str:
+        """As boto3 means it."""
+        ...
 
     @property
-    def region(self) -> str: ...
+    def region(self) -> str:
+        """As boto3 means it."""
+        ...
 
     @property
-    def profile(self) -> str: ...
+    def profile(self) -> str:
+        """As boto3 means it."""
+        ...
 
     @property
-    def static_credentials(self) -> bool: ...
+    def static_credentials(self) -> bool:
+        """Whether the environment holds keys, and no file has anything to add to them."""
+        ...
