@@ -10,8 +10,10 @@ the dooms of the records in between.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mirror.chunking import ChunkId
 from mirror.envelope import FRAGMENT, OBJECT_MAX, unseal
@@ -107,13 +109,15 @@ class ChunkIndex:
             )
         self._known = 1
 
+    @property
+    def path(self) -> str:
+        """The file that `open_places` opens in another process."""
+        return str(self._state.folder / "state.sqlite")
+
     # -- questions -----------------------------------------------------------------------------------------------
 
-    def _rows(self, ids: Sequence[bytes], columns: str) -> Iterator[tuple[bytes, ...]]:
-        for at in range(0, len(ids), _ASK):
-            some = ids[at : at + _ASK]
-            marks = ",".join("?" * len(some))
-            yield from self._db.execute(f"SELECT {columns} WHERE chunk.id IN ({marks})", some)
+    def _rows(self, ids: Sequence[bytes], columns: str) -> Iterator[Any]:
+        return _rows(self._db, ids, columns)
 
     def missing(self, ids: Iterable[bytes]) -> set[bytes]:
         """Those of the ids that no valid place is known for."""
@@ -124,14 +128,7 @@ class ChunkIndex:
 
     def places(self, ids: Iterable[bytes]) -> dict[ChunkId, Location]:
         """A valid place of each id that has one."""
-        columns = (
-            "chunk.id, pack.name, block.offset, block.stored, block.plain, chunk.offset, chunk.length FROM chunk "
-            "JOIN pack ON pack.no = chunk.pack JOIN block ON block.pack = chunk.pack AND block.no = chunk.block"
-        )
-        found: dict[ChunkId, Location] = {}
-        for id_, name, at, stored, plain, offset, length in self._rows(list(set(ids)), columns):
-            found[ChunkId(id_)] = Location(name, Slot(at, stored, plain), offset, length)  # type: ignore[arg-type]
-        return found
+        return places(self._db, ids)
 
     def reuse(self, ids: Sequence[bytes]) -> set[bytes]:
         """Those of the ids that the target has; noted as used."""
@@ -143,7 +140,7 @@ class ChunkIndex:
             )
             for id_, pack, fragment in self._rows(ids, columns):
                 known.add(id_)
-                self.used.update((pack, fragment))  # type: ignore[arg-type]
+                self.used.update((pack, fragment))
         return known
 
     def claim(self, ids: Sequence[bytes], batch: int) -> bytes:
@@ -182,3 +179,27 @@ class ChunkIndex:
         self._db.execute("DELETE FROM claim")
         self._claims, self._spilled = {}, False
         self.used.clear()
+
+
+def open_places(path: str) -> sqlite3.Connection:
+    """The index that a coordinator holds at `path`, for a worker to ask `places` of. It is only read."""
+    return sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def places(db: sqlite3.Connection, ids: Iterable[bytes]) -> dict[ChunkId, Location]:
+    """A valid place of each id that has one."""
+    columns = (
+        "chunk.id, pack.name, block.offset, block.stored, block.plain, chunk.offset, chunk.length FROM chunk "
+        "JOIN pack ON pack.no = chunk.pack JOIN block ON block.pack = chunk.pack AND block.no = chunk.block"
+    )
+    found: dict[ChunkId, Location] = {}
+    for id_, name, at, stored, plain, offset, length in _rows(db, list(set(ids)), columns):
+        found[ChunkId(id_)] = Location(name, Slot(at, stored, plain), offset, length)
+    return found
+
+
+def _rows(db: sqlite3.Connection, ids: Sequence[bytes], columns: str) -> Iterator[Any]:
+    for at in range(0, len(ids), _ASK):
+        some = ids[at : at + _ASK]
+        marks = ",".join("?" * len(some))
+        yield from db.execute(f"SELECT {columns} WHERE chunk.id IN ({marks})", some)

@@ -294,7 +294,7 @@ class _Run:
         small = self.bytes_wanted < _SMALL_BYTES and survey.counts.deleted + survey.counts.changed < _SMALL_FILES
         with Crew(0 if small else self.options.workers) as crew:
             receiver = Receiver(
-                down.Job(self.out, self.reading.target.spec.store),
+                down.Job(self.out, self.reading.target.spec.store, self.reading.index.path),
                 crew,
                 writer,
                 self.reading.reader.chunk_ids,

@@ -23,9 +23,7 @@ from mirror.store.wrap import Counts
 from mirror.transfer import down
 from mirror.workers import Crew
 
-_ASK_FILES = 2048
-_ASK_BYTES = 16 << 20
-_PART_IDS = 1024
+_ASK_IDS = 1024
 
 
 class Task(NamedTuple):
@@ -69,7 +67,7 @@ class Receiver:
     failed: int = 0
     _second: list[Task] = field(default_factory=list)
     _whys: dict[bytes, str] = field(default_factory=dict)
-    _tasks: dict[bytes, Task] = field(default_factory=dict)
+    _tasks: dict[int, dict[bytes, Task]] = field(default_factory=dict)
     _parts: dict[bytes, _Parts] = field(default_factory=dict)
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -91,15 +89,17 @@ class Receiver:
     def _round(self, tasks: Iterable[Task]) -> None:
         outcomes = self.crew.run(
             down.run_batch,
-            ((self.job_spec, files) for files in self._batches(tasks)),
+            ((self.job_spec, down.encode_batch(files)) for files in self._batches(tasks)),
             on_begin=lambda number: self.job.say(BatchSent(number)),
         )
         for number, outcome in outcomes:
             files, size = self._sizes.pop(number)
             self.requests += outcome.counts
             self.bytes_written += outcome.bytes_written
+            self.files_written += outcome.written
+            tasks_of = self._tasks.pop(number)
             for result in outcome.files:
-                self._result(result)
+                self._result(result, tasks_of)
             self.job.say(BatchStored(number, outcome.bytes_written))
             self.job.say(Advanced(files, size))
         for parts in list(self._parts.values()):
@@ -109,54 +109,29 @@ class Receiver:
 
     def _batches(self, tasks: Iterable[Task]) -> Iterator[list[down.Wanted]]:
         batch: list[down.Wanted] = []
+        held: dict[bytes, Task] = {}
         size = number = 0
-        for wanted, length in self._wanted(tasks):
-            if batch and (size + length > BATCH_BYTES or len(batch) >= BATCH_FILES):
-                yield self._planned(number, batch, size)
-                batch, size, number = [], 0, number + 1
-            batch.append(wanted)
-            size += length
+        for task in tasks:
+            for wanted, length in self._huge(task) if task.entry.size > BATCH_BYTES else self._whole(task):
+                if batch and (size + length > BATCH_BYTES or len(batch) >= BATCH_FILES):
+                    yield self._planned(number, batch, size, held)
+                    batch, size, number, held = [], 0, number + 1, {}
+                batch.append(wanted)
+                size += length
+                held[wanted.path] = task
         if batch:
-            yield self._planned(number, batch, size)
+            yield self._planned(number, batch, size, held)
 
-    def _planned(self, number: int, batch: list[down.Wanted], size: int) -> list[down.Wanted]:
+    def _planned(self, number: int, batch: list[down.Wanted], size: int, held: dict[bytes, Task]) -> list[down.Wanted]:
         self._sizes[number] = (sum(not wanted.draft for wanted in batch), size)
+        self._tasks[number] = held
         self.job.say(BatchPlanned(number, len(batch), size))
         return batch
 
-    def _wanted(self, tasks: Iterable[Task]) -> Iterator[tuple[down.Wanted, int]]:
-        """Files with the places of their chunks, and the bytes to write; places are asked for many files at once."""
-        held: list[Task] = []
-        size = 0
-        for task in tasks:
-            if task.entry.size > BATCH_BYTES:
-                yield from self._located(held)
-                held, size = [], 0
-                yield from self._huge(task)
-                continue
-            held.append(task)
-            size += task.entry.size
-            if len(held) >= _ASK_FILES or size >= _ASK_BYTES:
-                yield from self._located(held)
-                held, size = [], 0
-        yield from self._located(held)
-
-    def _located(self, tasks: list[Task]) -> Iterator[tuple[down.Wanted, int]]:
-        lists = [list(self.ids(task.entry)) for task in tasks]
-        places = self.places(id_ for ids in lists for id_ in ids)
-        for task, ids in zip(tasks, lists, strict=True):
-            entry = task.entry
-            pieces, end = _pieces(ids, places, 0)
-            if pieces is None or end != entry.size:
-                self._later(
-                    task,
-                    "the index has no place for a part of it"
-                    if pieces is None
-                    else f"its chunks have {end} bytes, the manifest says {entry.size}",
-                )
-                continue
-            self._tasks[entry.path] = task
-            yield down.Wanted(entry.path, entry.size, entry.fingerprint, task.what, pieces, compare=task.compare), entry.size
+    def _whole(self, task: Task) -> Iterator[tuple[down.Wanted, int]]:
+        entry = task.entry
+        ids = entry.chunks if entry.more is None else b"".join(self.ids(entry))
+        yield down.Wanted(entry.path, entry.size, entry.fingerprint, task.what, ids, compare=task.compare), entry.size
 
     def _huge(self, task: Task) -> Iterator[tuple[down.Wanted, int]]:
         entry = task.entry
@@ -167,23 +142,29 @@ class Receiver:
             self._problem(entry.path, *down.why_not(error))
             return
         parts = self._parts[entry.path] = _Parts(task, draft)
-        at = 0
-        for ids in _groups(self.ids(entry), _PART_IDS):
-            pieces, end = _pieces(ids, self.places(ids), at)
-            if pieces is None or end > entry.size:
-                self._fail_parts(parts, "the index has no place for a part of it, or its chunks are too long")
-                break
-            for some in _by_size(pieces):
-                parts.left += 1
-                yield down.Wanted(entry.path, entry.size, b"", task.what, some, draft.name), sum(p.place.length for p in some)
-            at = end
+        start = at = 0
+        part: list[ChunkId] = []
+        for ids in _groups(self.ids(entry), _ASK_IDS):
+            found = self.places(ids)
+            for id_ in ids:
+                place = found.get(id_)
+                if place is None or at + place.length > entry.size:
+                    self._fail_parts(parts, "the index has no place for a part of it, or its chunks are too long")
+                    parts.all_sent = True
+                    return
+                part.append(id_)
+                at += place.length
+                if at - start >= BATCH_BYTES or at == entry.size:
+                    parts.left += 1
+                    yield down.Wanted(entry.path, entry.size, b"", task.what, b"".join(part), draft.name, start), at - start
+                    part, start = [], at
         if at != entry.size:
             self._fail_parts(parts, f"its chunks have {at} bytes, the manifest says {entry.size}")
         parts.all_sent = True
 
     # -- results -------------------------------------------------------------------------------------------------
 
-    def _result(self, result: down.Written) -> None:
+    def _result(self, result: down.Written, tasks: dict[bytes, Task]) -> None:
         if result.part:
             parts = self._parts.get(result.path)
             if parts is None:
@@ -193,7 +174,7 @@ class Receiver:
                 self._fail_parts(parts, result.why)
             self._finish_parts(parts)
             return
-        task = self._tasks.pop(result.path)
+        task = tasks[result.path]
         if result.problem == "damaged":
             self._later(task, result.why)
         elif result.problem:
@@ -239,17 +220,6 @@ class Receiver:
         self.on_problem(Problem(show(path), kind, why))
 
 
-def _pieces(ids: list[ChunkId], places: dict[ChunkId, Location], at: int) -> tuple[list[down.Piece] | None, int]:
-    pieces = []
-    for id_ in ids:
-        place = places.get(id_)
-        if place is None:
-            return None, at
-        pieces.append(down.Piece(id_, place, at))
-        at += place.length
-    return pieces, at
-
-
 def _groups(ids: Iterable[ChunkId], most: int) -> Iterator[list[ChunkId]]:
     held: list[ChunkId] = []
     for id_ in ids:
@@ -257,18 +227,5 @@ def _groups(ids: Iterable[ChunkId], most: int) -> Iterator[list[ChunkId]]:
         if len(held) >= most:
             yield held
             held = []
-    if held:
-        yield held
-
-
-def _by_size(pieces: list[down.Piece]) -> Iterator[list[down.Piece]]:
-    held: list[down.Piece] = []
-    size = 0
-    for piece in pieces:
-        held.append(piece)
-        size += piece.place.length
-        if size >= BATCH_BYTES:
-            yield held
-            held, size = [], 0
     if held:
         yield held

@@ -84,7 +84,7 @@ class Sender:
     _packs: list[StoredPack] = field(default_factory=list)
     _pack_bytes: int = 0
     _pack_chunks: int = 0
-    _finished: list[up.Fetched] = field(default_factory=list)
+    _finished: list[bytes] = field(default_factory=list)
     _checkpoint: float = field(default_factory=time.monotonic)
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     _durable: dict[int, int] = field(default_factory=dict)
@@ -184,10 +184,10 @@ class Sender:
 
     def _done(self, number: int, outcome: up.Outcome) -> None:
         sent = self.sent
-        for result in outcome.files:
-            self.results.add(result.path, _encoder.encode(result))
-            sent.read += result.read
-        self._finished.extend(r for r in outcome.files if not r.problem and r.validator != (0, 0))
+        for path, data in outcome.files:
+            self.results.add(path, data)
+            self._finished.append(data)
+        sent.read += outcome.read
         sent.new_chunks += outcome.new_chunks
         sent.new_bytes += outcome.new_bytes
         sent.requests += outcome.counts
@@ -212,7 +212,10 @@ class Sender:
             self.index.add(name.key(), decode_fragment(payload, name.key()))
         self._packs, self._pack_bytes, self._pack_chunks = [], 0, 0
         if remember and self._finished:
-            rows = ((f.path, f.size, f.mtime or 0, *f.validator, _encoder.encode(f)) for f in self._finished)
+            done = ((decode_fetched(data), data) for data in self._finished)
+            rows = (
+                (f.path, f.size, f.mtime or 0, *f.validator, data) for f, data in done if not f.problem and f.validator != (0, 0)
+            )
             with self.state.together():
                 self.state.keep_found(self.source, rows)
             self._finished = []

@@ -74,10 +74,14 @@ class Fetched(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return self.problem in ("", "changed")
 
 
-class Outcome(NamedTuple):
-    """What a batch did: a result a file, plain bytes that were new, requests by kind."""
+_encoder = msgspec.msgpack.Encoder()
 
-    files: list[Fetched]
+
+class Outcome(NamedTuple):
+    """What a batch did: (path, encoded Fetched) a file, bytes read, chunks and plain bytes that were new, requests by kind."""
+
+    files: list[tuple[bytes, bytes]]
+    read: int
     new_chunks: int
     new_bytes: int
     counts: Counts
@@ -174,7 +178,8 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
         filler = _Filler(ask, tell, job, store, pool)
         results = [_fetch(site, wanted, filler) for wanted in files]
         filler.finish()
-    return Outcome(results, filler.new_chunks, filler.new_bytes, store.counts - before)
+    encoded = [(result.path, _encoder.encode(result)) for result in results]
+    return Outcome(encoded, sum(result.read for result in results), filler.new_chunks, filler.new_bytes, store.counts - before)
 
 
 def _fetch(site: Site, wanted: Wanted, filler: _Filler) -> Fetched:
