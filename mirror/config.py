@@ -239,7 +239,15 @@ def site_spec(text: str | os.PathLike[str], asked: Settings, called: str = "SRC"
 
     url = url_of(text, called)
     store = store_spec(url, asked)
-    return SiteSpec(url, filter_of(asked), store.endpoint_url, store.region, store.profile, asked.switch("xattrs"))
+    return SiteSpec(
+        url,
+        filter_of(asked),
+        store.endpoint_url,
+        store.region,
+        store.profile,
+        asked.switch("xattrs"),
+        static_credentials=store.static_credentials,
+    )
 
 
 def filter_of(asked: Settings) -> Filter:

@@ -112,7 +112,7 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     began = time.monotonic()
     check_ends(source.url, target.store.url)
     site = open_site(source)
-    next(iter(site.scan()), None)  # a source that cannot be read must not leave a new target behind
+    site.check()  # a source that cannot be read must not leave a new target behind
     job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
     try:
         with open_target(target, lock=True, wait=options.wait, making=options.making, dry_run=options.dry_run) as opened:
