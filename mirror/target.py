@@ -259,7 +259,8 @@ def _other_things(store: MaintainedStore) -> list[str]:
 
 
 def _url_file(cache: Path, url: str) -> Path:
-    return cache / "urls" / f"{blake3(url.encode()).hexdigest(16)}.json"
+    name = blake3(url.encode("utf-8", "surrogateescape")).hexdigest(16)
+    return cache / "urls" / f"{name}.json"
 
 
 def _known_uuid(cache: Path | None, url: str) -> str:
