@@ -79,10 +79,10 @@ class Stream(Protocol):
 
 
 class JsonLines:
-    """Every event as a line to `stream`; an OSError of it silences this listener. reader_gone: that was a broken pipe."""
+    """Every event as a line to `stream`; an OSError of it silences this listener and is kept in `failed`."""
 
     def __init__(self, stream: Stream, clock: Callable[[], float] = time.monotonic) -> None:
-        self.failed, self.reader_gone = "", False
+        self.failed: OSError | None = None
         self._stream, self._clock = stream, clock
         self._held: Stamped | None = None  # advanced events that are added up
         self._shown = float("-inf")
@@ -124,7 +124,7 @@ class JsonLines:
             if at_once:
                 self._stream.flush()
         except OSError as error:
-            self.failed, self.reader_gone = error.strerror or str(error), isinstance(error, BrokenPipeError)
+            self.failed = error
 
 
 def members(value: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from mirror import __version__, config
 from mirror.cli import words
-from mirror.cli.streams import Gone, Interrupts, Out, drop_output, open_closed_streams
+from mirror.cli.streams import Gone, Interrupts, Out, complain, drop_output, open_closed_streams
 from mirror.errors import InterruptedRunError, MirrorError, TemporaryError
 
 _HELP = ("-h", "--help")
@@ -41,17 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], out: Out) -> int:
+    try:
+        text = _told_at_once(arguments)
+        out.text(text)
+        out.close()
+    except MirrorError as error:
+        complain(f"mirror: {error}")
+        return error.exit_code
+    return 0 if text else _command(arguments[0], arguments[1:], out)
+
+
+def _told_at_once(arguments: list[str]) -> str:
+    """The version or the help that was asked for, if any."""
     if arguments == ["--version"]:
-        out.line(f"mirror {__version__}")
-        return 0
+        return f"mirror {__version__}"
     if not arguments or arguments[0] in _HELP or arguments == ["help"]:
-        out.text(words.help_of_all())
-        return 0
-    name, rest = (arguments[1], list(_HELP)) if arguments[0] == "help" else (arguments[0], arguments[1:])
-    if name in words.VERBS and any(word in _HELP for word in rest[: rest.index("--") if "--" in rest else None]):
-        out.text(words.help_of(words.VERBS[name]))
-        return 0
-    return _command(name, rest, out)
+        return words.help_of_all()
+    if arguments[0] == "help":
+        return words.help_of(words.verb_of(arguments[1]))
+    asked = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return words.help_of(words.VERBS[arguments[0]]) if arguments[0] in words.VERBS and set(asked) & set(_HELP) else ""
 
 
 def _command(name: str, rest: list[str], out: Out) -> int:
@@ -85,6 +94,4 @@ def _sentence(error: Exception) -> MirrorError:
     if isinstance(error, OSError) and error.filename is not None:
         return MirrorError("cannot use", where=str(error.filename), why=error.strerror or str(error))
     why = " ".join(f"{type(error).__name__}: {error}".split())
-    return MirrorError(
-        "this should not have happened", why=why, hint="set MIRROR_DEBUG=1 to see where it did, and please report it"
-    )
+    return MirrorError("this should not have happened", why=why, hint="set MIRROR_DEBUG=1 to see where, and please report it")

@@ -27,6 +27,8 @@ def report_lines(report: Any, verbose: bool) -> Iterator[str]:
             yield from _sync(report)
         case "RestoreReport":
             yield from _restore(report)
+        case "VerifyReport":
+            yield from _verify(report)
         case "InitReport":
             yield _init(report)
     if verbose and getattr(report, "requests", None):
@@ -84,6 +86,30 @@ def _restore(report: Any) -> Iterator[str]:
             f"wrote {size_text(report.bytes_written)} in {report.files_written:,} files, "
             f"read {size_text(report.bytes_read)} from the target, {report.seconds:.1f} s"
         )
+
+
+def _verify(report: Any) -> Iterator[str]:
+    how = "looked at" if report.quick else "read"
+    packs = report.packs_checked + report.packs_resumed
+    part = f" (part {report.part})" if report.part else ""
+    yield (
+        f"{report.snapshots:,} snapshots, {report.objects:,} objects of their manifests, {how} {packs:,} of {report.packs:,} packs{part}, "
+        f"{size_text(report.bytes_read)}, {report.seconds:.1f} s"
+    )
+    if report.packs_resumed:
+        yield f"{report.packs_resumed:,} of these packs had been found right by a run that was stopped"
+    if report.against:
+        described = f", {report.described:,} of them with other times, mode or owner" if report.described else ""
+        yield f"compared with {report.against}: {report.compared:,} files{described}"
+    if report.packs_unlisted:
+        yield f"{report.packs_unlisted:,} packs are in no index: left by a run that did not end, and harmless"
+    if not report.finished:
+        yield "stopped by --max-duration: run it again to go on"
+    if report.problem_count:
+        files = f", {report.files_damaged:,} files are damaged" if report.files_damaged else ""
+        yield f"found {report.problem_count:,} problems{files}"
+    elif report.finished:
+        yield "all is right"
 
 
 def _init(report: Any) -> str:

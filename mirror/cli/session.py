@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from mirror import config
 from mirror.cli.render import problem_lines, report_lines
-from mirror.cli.streams import Gone, Out, complain, unwritable
+from mirror.cli.streams import Gone, Out, complain, translated
 from mirror.config import Settings
 from mirror.errors import MirrorError, UsageError, worst_exit
 from mirror.events import Change, Event, Job, Notice, Problem, ProblemFound, RunStarted, Stamped
@@ -81,8 +81,7 @@ class Session:
         """A piece of data: `text` (a line, or bytes as they are), or with --json an object."""
         if self.json:
             self.json.data(name, values)
-            if self.json.failed:
-                raise Gone
+            self._check_reader()
         elif isinstance(text, bytes):
             self.out.data(text)
         else:
@@ -109,8 +108,8 @@ class Session:
             self.note(sentence(event))
 
     def _change(self, event: Event) -> None:
-        if self.json and self.json.failed and self.plan:
-            raise Gone  # nobody reads what is all there is to do
+        if self.plan:
+            self._check_reader()
         if self.quiet or self.json:
             return
         if self.plan:
@@ -118,6 +117,12 @@ class Session:
                 self.out.line(sentence(event))
         elif self.verbose:
             self._above_bar(sentence(event))
+
+    def _check_reader(self) -> None:
+        """Where the data is all there is to do: Gone or MirrorError when JSON Lines cannot be written."""
+        if self.json and self.json.failed:
+            with translated():
+                raise self.json.failed
 
     def _above_bar(self, text: str) -> None:
         with self._bar_away():
@@ -131,7 +136,9 @@ class Session:
     def finish(self, report: Any, code: int) -> int:
         """Say the report of a verb; gives the exit code."""
         self._close_bar()
-        told = [*report_lines(report, self.verbose), *problem_lines(report.problems if hasattr(report, "problems") else [])]
+        problems = getattr(report, "problems", [])
+        kinds = self._kinds if getattr(report, "problem_count", 0) > len(problems) else None
+        told = [*report_lines(report, self.verbose), *problem_lines(problems, kinds)]
         return self._finish(members(report), code, told)
 
     def finish_data(self, values: dict[str, Any], code: int = 0) -> int:
@@ -179,11 +186,15 @@ class Session:
             self.log.close()
             if self.log.failed:
                 complain(f"mirror: the log file is not complete: {self.log.failed}")
-        with contextlib.suppress(Gone):
+        try:
+            self._check_reader()
             self.out.close()
-        if self.json and self.json.failed and not self.json.reader_gone:
-            complain(f"mirror: {unwritable(OSError(0, self.json.failed))}")
-            return code or 1
+        except Gone:
+            return code
+        except MirrorError as error:
+            if not code:
+                complain(f"mirror: {error}")
+            return code or error.exit_code
         return code
 
 

@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
@@ -38,12 +40,8 @@ class Out:
 
     def data(self, data: bytes) -> None:
         """Gone when the reader is; MirrorError when it cannot be written for another reason."""
-        try:
+        with translated():
             self.write(data)
-        except BrokenPipeError:
-            raise Gone from None
-        except OSError as error:
-            raise unwritable(error) from None
 
     def line(self, text: str) -> None:
         """Text in the encoding of the stream; what that does not have is escaped."""
@@ -57,12 +55,8 @@ class Out:
 
     def close(self) -> None:
         """Write what is buffered; as `data`."""
-        try:
+        with translated():
             self.flush()
-        except BrokenPipeError:
-            raise Gone from None
-        except OSError as error:
-            raise unwritable(error) from None
 
     def settle(self) -> bool:
         """A last try to write what is buffered; whether that went."""
@@ -73,9 +67,15 @@ class Out:
         return True
 
 
-def unwritable(error: OSError) -> MirrorError:
-    """Standard output that cannot be written."""
-    return MirrorError("cannot write to standard output", why=error.strerror or str(error), kind="output")
+@contextmanager
+def translated() -> Iterator[None]:
+    """An OSError of standard output as Gone or as a MirrorError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise Gone from None
+    except OSError as error:
+        raise MirrorError("cannot write to standard output", why=error.strerror or str(error), kind="output") from None
 
 
 def complain(text: str) -> None:
@@ -127,5 +127,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def __exit__(self, *_: object) -> None:
+        # Whoever was impatient may be so again while the interpreter ends: the exit code is 130 all the same.
+        heard = self._last > float("-inf")
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if heard else handler)

@@ -333,7 +333,7 @@ def help_of(verb: Verb) -> str:
     import textwrap
 
     first, _, rest = verb.about.partition("\n")
-    lines = [f"Usage: {verb.usage}", "", first]
+    lines = [f"Usage: {verb.usage}", "", *textwrap.wrap(first, _WIDTH)]
     for paragraph in textwrap.dedent(rest).strip().split("\n\n"):
         lines += ["", textwrap.fill(paragraph, _WIDTH)] if paragraph else []
     lines += ["", "Options:"]
