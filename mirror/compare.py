@@ -49,7 +49,7 @@ def settle(site: Site, item: Fetch) -> Verdict:
     before = item.before
     if before is None:
         return Verdict(NEW)
-    if before.size != item.entry.size or not isinstance(before, File):
+    if before.size != item.entry.size:
         return Verdict(CHANGED)
     try:
         content = site.open(item.entry.path)

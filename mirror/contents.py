@@ -88,7 +88,7 @@ def _line(record: log.Record) -> SnapshotLine:
         started=record.started,
         source=source_text(body.get("source", {})),
         tags=tuple(body.get("tags", ())),
-        entries=record.manifest.count,
+        entries=record.manifest.entries,
         bytes=record.manifest.plain,
         added=int(totals.get("added", 0)),
         changed=int(totals.get("changed", 0)),
@@ -144,7 +144,7 @@ def sums(target: TargetSpec, at: str = "latest", algorithm: str = XXH128, job: J
         if algorithm == XXH128:
             yield from ((fingerprint_hex(entry.fingerprint), entry.path) for entry in files)
             return
-        job.say(PhaseBegan("read", record.manifest.count, record.manifest.plain))
+        job.say(PhaseBegan("read", record.manifest.entries, record.manifest.plain))
         for group in _groups(files):
             yield from _Sums(reading, record, _HASHERS[algorithm], job).of(group)
 

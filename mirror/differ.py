@@ -10,24 +10,28 @@ then the side that is behind is opened and read entry by entry until both stand 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from mirror.compare import same_entry, settle, symbol_of
+from mirror import log
+from mirror.compare import kind_of, same_entry, settle, symbol_of
 from mirror.envelope import NODE, SEGMENT
 from mirror.errors import DamageError
 from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted
-from mirror.manifest import ChangeLine, Entry, Ref, decode_node
+from mirror.keys import show
+from mirror.manifest import ChangeLine, Entry, Ref, Symlink, decode_node
 from mirror.moves import Moves, Row, row, row_spool
 from mirror.pick import Reading
-from mirror.plan import DELETED, NEW, SAME, Drop, Fetch
-from mirror.site import Site, SiteSpec
+from mirror.plan import DELETED, DESCRIBED, NEW, SAME, Drop, Fetch, Put
+from mirror.site import Filter, Site, SiteSpec
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
 from mirror.state import State
 from mirror.survey import LookOptions, Survey, check_ends, known_entries, look, rows, source_key
 from mirror.target import TargetSpec
+
+_END: Entry = Symlink(b"\xff" * 65_537, b"")  # behind every path that may be
 
 
 def diff(target: TargetSpec, left: str, right: str, job: Job | None = None) -> Iterator[tuple[ChangeLine, int]]:
@@ -85,6 +89,45 @@ def _site_lines(survey: Survey, site: Site, state: State, job: Job) -> Iterator[
                 one = one._replace(symbol=verdict.symbol)
             settled.append(one)
         yield from _lines(settled, state)
+
+
+def mismatches(
+    site: Site, filter: Filter, reader: ManifestReader, record: log.Record, on_problem: Callable[[Problem], None]
+) -> Iterator[tuple[bytes, str, int]]:
+    """Every file of the site read and held against a snapshot: (path, how it differs, bytes read) of each path that needed a look.
+    How is empty where all is the same, DESCRIBED where nothing but times, mode or owner differ."""
+    known = known_entries(reader, record.manifest, None, "")
+    entries = reader.entries(record.manifest)
+    before: Entry | None = None
+    with look(site, filter, known, LookOptions(checksum=True), on_problem) as survey:
+        for item in survey.plan:
+            path = item.entry.path
+            while before is None or before.path < path:
+                before = next(entries, _END)
+            there = before if before.path == path else None
+            if not isinstance(item, Drop):
+                yield path, *_mismatch(site, item, there, record.number, on_problem)
+            elif not survey.incomplete:
+                yield path, f"snapshot {record.number} has it, {site.url} does not", 0
+
+
+def _mismatch(
+    site: Site, item: Put | Fetch, there: Entry | None, number: int, on_problem: Callable[[Problem], None]
+) -> tuple[str, int]:
+    if there is None:
+        return f"{site.url} has it, snapshot {number} does not", 0
+    if type(item) is Fetch and item.before is not None:
+        verdict = settle(site, item)
+        if verdict.problem:
+            on_problem(verdict.problem)
+        return (
+            "its content is not that of snapshot " + str(number) if verdict.changed else verdict.symbol.strip(SAME)
+        ), verdict.read
+    if type(there) is not type(item.entry):
+        return f"it is a {kind_of(item.entry)}, in snapshot {number} it is a {kind_of(there)}", 0
+    if isinstance(there, Symlink) and isinstance(item.entry, Symlink) and there.target != item.entry.target:
+        return f"it leads to {show(item.entry.target)}, in snapshot {number} to {show(there.target)}", 0
+    return DESCRIBED, 0
 
 
 def _lines(found: Spool[Row], state: State) -> Iterator[tuple[ChangeLine, int]]:

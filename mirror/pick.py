@@ -104,7 +104,7 @@ def ranges_text(numbers: Iterable[int], most: int = 2 * _RANGES_SHOWN) -> str:
     >>> ranges_text([1, 2, 3, 7, 9, 10]), ranges_text(range(1, 100, 2), 4)
     ('1-3, 7, 9-10', '1, 3, … 97, 99')
     """
-    parts = [f"{first}-{last}" if last > first else f"{first}" for first, last in log.ranges(list(numbers))]
+    parts = [f"{first}-{last}" if last > first else f"{first}" for first, last in log.ranges(numbers)]
     if len(parts) <= most:
         return ", ".join(parts)
     return f"{', '.join(parts[: most // 2])}, … {', '.join(parts[-(most // 2) :])}"
@@ -239,7 +239,7 @@ class Reading:
     def state(self) -> State:
         """What this verb keeps on this host between runs; a temporary one where that is not possible."""
         if self._state is None:
-            self._state = self._exit.enter_context(_apart(self.target.spec, self._name, self.target.uuid))
+            self._state = self._exit.enter_context(apart(self.target.spec, self._name, self.target.uuid))
         return self._state
 
     @property
@@ -340,7 +340,7 @@ def unreadable(store: ReadableStore, error: fetch.Unreadable) -> DamageError:
 
 
 @contextmanager
-def _apart(spec: TargetSpec, name: str, uuid: str) -> Iterator[State]:
+def apart(spec: TargetSpec, name: str, uuid: str) -> Iterator[State]:
     """The state that a reading verb has for itself, apart from that of syncs; a temporary one while another run has it."""
     with ExitStack() as stack:
         folder = spec.cache / name / uuid if spec.cache else None

@@ -1,0 +1,104 @@
+"""The log as a chain: every record read, held against the one before it, and against mirror.json. Changes nothing.
+
+    chain = Chain(store, uuid, on_problem)
+    chain.read()
+    chain.head, chain.snapshots
+
+The listing says which records there are, so a gap is seen that a reader in a hurry would take for the log's end. The newest
+record that can be read is the head; a hint (`latest.json`) that is missing, old or spoilt is no damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from mirror import log
+from mirror.errors import DamageError, NotFound
+from mirror.keys import LOG_PREFIX, record_key, record_number
+from mirror.store import ReadableStore
+
+
+@dataclass
+class Chain:
+    """What reading the whole log gave. on_problem: gets (key, why) for each record that is not right. uuid: empty if not known."""
+
+    store: ReadableStore
+    uuid: str
+    on_problem: Callable[[str, str], None]
+    records: int = 0
+    head: log.Record | None = None
+    snapshots: dict[int, log.Record] = field(default_factory=dict)  # that are live as of the head
+    _damaged: set[int] = field(default_factory=set)
+
+    def read(self) -> None:
+        """Read it all, oldest first. Only what is live is kept in memory. UsageError where a newer mirror is needed."""
+        numbers = sorted({n for stat in self.store.list(LOG_PREFIX) if (n := record_number(stat.key))})
+        for before, after in pairwise([0, *numbers]):
+            if after > before + 1:
+                missing = record_key(before + 1) + (f" to {record_key(after - 1)}" if after > before + 2 else "")
+                self.on_problem(missing, f"it is not there, and record {after} is")
+        previous: log.Record | None = None
+        prunes = 0
+        for number in numbers:
+            record = self._read(number)
+            if record is not None:
+                self.records += 1
+                if fault := self._fault(record, previous, prunes if self.records == number else None):
+                    self.on_problem(record_key(number), fault)
+                prunes = number if record.kind == log.PRUNE else prunes
+                if record.kind == log.SNAPSHOT:
+                    self.snapshots[number] = record
+                self.head = record
+                if len(self.snapshots) > 1000 and not number % 1000:
+                    self._forget(_Ranges(record.body["live"]))
+            previous = record
+        if self.head is not None:
+            live = _Ranges(self.head.body["live"])
+            self._forget(live)
+            for number in numbers:
+                if number in live and number not in self.snapshots and number not in self._damaged:
+                    self.on_problem(record_key(number), f"record {self.head.number} calls it a live snapshot, and it is none")
+
+    def _read(self, number: int) -> log.Record | None:
+        try:
+            return log.read_record(self.store, number)
+        except DamageError as error:
+            self.on_problem(record_key(number), error.why)
+        except NotFound:
+            self.on_problem(record_key(number), "it is listed, and not there")
+        self._damaged.add(number)
+        return None
+
+    def _fault(self, record: log.Record, previous: log.Record | None, prunes: int | None) -> str:
+        """What is wrong with a record, by itself and behind the one before (None: not known). prunes: the newest prune before."""
+        if self.uuid and record.body.get("target") != self.uuid:
+            return "it belongs to another target"
+        named = record.body.get("previous")
+        if record.number == 1:
+            return "it is the first, and names one before it" if named else ""
+        if not named or named.get("number") != record.number - 1:
+            return "it does not name the record before it"
+        if previous is None:
+            return ""
+        if named.get("blake3") != previous.digest.hex():
+            return f"it names another record {previous.number} than the one that is there: mixed with another copy of this target?"
+        if record.time <= previous.time:
+            return "its time is not after that of the record before it"
+        if prunes is not None and int(record.body["prune"]) != prunes:
+            return f"it says that record {record.body['prune']} was the newest prune, and {prunes} was"
+        return ""
+
+    def _forget(self, live: _Ranges) -> None:
+        self.snapshots = {number: record for number, record in self.snapshots.items() if number in live}
+
+
+class _Ranges:
+    """Numbers as a record's `live` has them."""
+
+    def __init__(self, ranges: list[list[int]]) -> None:
+        self._ranges = ranges
+
+    def __contains__(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self._ranges)

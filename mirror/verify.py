@@ -1,0 +1,391 @@
+"""`mirror verify`: whether all that a target promises is there and right. Reads, changes nothing.
+
+    report = verify(TargetSpec(StoreSpec("/backup/www")), VerifyOptions(part=(3, 7)))
+    report.problems, report.exit_code
+
+In order: mirror.json, the log, the fragments of the index, the trees of all live snapshots, the packs; then, if anything is
+damaged, which files of which snapshots that means. Damage in one place does not stop the rest. Each damaged object is one problem,
+and so is each damaged file. Before an object is called damaged the head is read again: what was doomed meanwhile may be gone.
+
+Packs are read whole, by worker processes. Which ones were found right is remembered on this host, so that the next run goes on
+where one was stopped; a run that ends forgets it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mirror import log
+from mirror.chain import Chain
+from mirror.differ import mismatches
+from mirror.envelope import CHANGES, NAMES
+from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMissingError, UsageError, worst_exit
+from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, RunStarted
+from mirror.findings import Damage, Tracer, Trees
+from mirror.keys import LOG_PREFIX, MIRROR_KEY, PACK, ObjectName, record_number, show
+from mirror.lookup import ChunkIndex
+from mirror.manifest import decode_changes, decode_names
+from mirror.pack import Slot
+from mirror.pick import apart, pick
+from mirror.plan import DESCRIBED
+from mirror.scrub import PLACE, Expected, Scrubbed, in_part, scrub
+from mirror.site import SiteSpec
+from mirror.site.open import open_site
+from mirror.snapshot import ManifestReader
+from mirror.state import State
+from mirror.store.open import open_store
+from mirror.store.wrap import CountingStore, Counts
+from mirror.survey import check_ends
+from mirror.target import Target, TargetSpec, open_target
+from mirror.workers import Crew
+
+_KEPT = 10_000  # problems in the report; all are said
+_TOGETHER = 100  # suspicions that one look at the head confirms
+_PAGE = 1000
+_SMALL = 48 << 20  # packs of fewer bytes are not worth a process
+_RELOADS = 20
+_BRING_BACK = "bring it back from another copy of this target"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """quick: names and sizes of packs only. part: (k, n), only packs of the k-th of n parts, always the same ones. against: a site
+    to compare with the snapshot `at`. workers: processes, 0 for none. max_duration: seconds."""
+
+    quick: bool = False
+    part: tuple[int, int] | None = None
+    against: SiteSpec | None = None
+    at: str = "latest"
+    workers: int = 2
+    max_duration: float | None = None
+
+
+@dataclass
+class VerifyReport:
+    """What was looked at and what is wrong. finished: not stopped by --max-duration. packs: that the index lists; checked: read
+    now; resumed: found right by a run that was stopped; unlisted: there, but in no fragment. compared: paths of `against`;
+    described: that differ from it in times, mode or owner alone. problems: the first 10,000 of problem_count."""
+
+    target: str = ""
+    site: str = ""
+    quick: bool = False
+    part: str = ""
+    against: str = ""
+    finished: bool = True
+    records: int = 0
+    snapshots: int = 0
+    objects: int = 0
+    fragments: int = 0
+    packs: int = 0
+    packs_checked: int = 0
+    packs_resumed: int = 0
+    packs_unlisted: int = 0
+    bytes_read: int = 0
+    compared: int = 0
+    described: int = 0
+    files_damaged: int = 0
+    seconds: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    problem_count: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._codes: set[int] = set()
+
+    def add(self, problem: Problem) -> None:
+        """Count a problem, and keep it while they are few."""
+        self.problem_count += 1
+        self._codes.add(problem.exit_code)
+        if len(self.problems) < _KEPT:
+            self.problems.append(problem)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all is right; 4 for damage and differences; 10 when --max-duration ended a run that had found nothing yet."""
+        return worst_exit(self._codes - {0}) or (0 if self.finished else 10)
+
+
+def verify(target: TargetSpec, options: VerifyOptions | None = None, job: Job | None = None) -> VerifyReport:
+    """Check the target. Damage is reported; raised is only what keeps us from looking (no target, no rights, no connection)."""
+    options, job = options or VerifyOptions(), job or Job("verify")
+    began = time.monotonic()
+    if options.part and not 1 <= options.part[0] <= options.part[1]:
+        raise UsageError("cannot verify part", where="/".join(map(str, options.part)), hint="say K/N, K from 1 to N")
+    if options.against:
+        check_ends(options.against.url, target.store.url)
+    report = VerifyReport(quick=options.quick, part="/".join(map(str, options.part or ())))
+    job.say(RunStarted("verify", options.against.url if options.against else "", target.store.url))
+    deadline = began + options.max_duration if options.max_duration is not None else None
+    try:
+        with ExitStack() as stack:
+            run = _Verify(stack, target, options, job, report, deadline)
+            run.run()
+            counts = asdict(run.store.counts + run.counts)
+            report.requests = {kind: count for kind, count in counts.items() if count and not kind.startswith("bytes")}
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted", hint="packs found right are remembered; run it again to go on") from None
+    report.seconds = time.monotonic() - began
+    return report
+
+
+class _Verify:
+    """One run. `suspects` are (key, why) that wait for a look at the head; manifests and files wait in `damage` for the end."""
+
+    def __init__(
+        self, stack: ExitStack, spec: TargetSpec, options: VerifyOptions, job: Job, report: VerifyReport, deadline: float | None
+    ) -> None:
+        self.spec, self.options, self.job, self.report, self.deadline = spec, options, job, report, deadline
+        self.suspects: list[tuple[str, str]] = []
+        self.counts = Counts()
+        self.stack = stack
+        self.store, self.uuid, self.site = self._open(stack)
+        report.target, report.site, job.site = self.store.url, self.site, self.site
+        state = State(None)  # nothing of what this host remembers counts as evidence
+        stack.callback(state.close)
+        self.db = state.db
+        self.index, self.dooms = ChunkIndex(state, self.store), log.Dooms(self.store, state)
+        self.reader, self.damage = ManifestReader(self.store, None), Damage(state.db)
+        self.spoilt_fragments: set[str] = set()
+
+    def run(self) -> None:
+        """Everything, in order."""
+        self.job.say(PhaseBegan("read"))
+        chain = Chain(self.store, self.uuid, lambda key, why: self.suspects.append((key, why)))
+        chain.read()
+        self.report.records, self.report.snapshots = chain.records, len(chain.snapshots)
+        self.head, self.snapshots = chain.head, chain.snapshots
+        self._flush()
+        if self.head is None:
+            return
+        self._refresh()
+        self._trees()
+        self._packs()
+        self._name_files()
+        if self.options.against is not None:
+            self._against(self.options.against)
+
+    # -- the target and its head ---------------------------------------------------------------------------------
+
+    def _open(self, stack: ExitStack) -> tuple[CountingStore, str, str]:
+        """(store, uuid, site). A spoilt mirror.json, or a missing one beside a log, is a finding like any other."""
+        try:
+            target: Target = stack.enter_context(open_target(self.spec, dry_run=True))
+            return target.store, target.uuid, target.site
+        except (DamageError, TargetMissingError) as error:
+            store = CountingStore(open_store(self.spec.store))
+            if not any(record_number(stat.key) for stat in store.list(LOG_PREFIX)):
+                raise
+            why = error.why if isinstance(error, DamageError) else "it is not there, and there is a log"
+            self._problem(MIRROR_KEY, why, _BRING_BACK)
+            return store, "", ""
+
+    def _flush(self) -> None:
+        """Tell the suspects, but for those that were doomed meanwhile."""
+        if not self.suspects:
+            return
+        self._look_again()
+        for key, why in self.suspects:
+            if not (ObjectName.parse(key) and self.dooms(key)):
+                self._problem(key, why, _BRING_BACK)
+        self.suspects = []
+
+    def _look_again(self) -> None:
+        if self.head is None:
+            return
+        try:
+            head = log.read_head(self.store, self.head.number)
+        except DamageError:
+            return
+        if head is not None and head.number > self.head.number:
+            self.head = head
+            self.snapshots = {number: record for number, record in self.snapshots.items() if number in head.live}
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Dooms and index as of the head."""
+        for _ in range(_RELOADS):
+            try:
+                self._learn()
+                self.index.refresh(self.dooms, self._spoilt_fragment)
+            except NotFound:  # a fragment went between listing and reading: a prune that this head does not know
+                self.head = log.read_head(self.store, self.head.number if self.head else 0) or self.head
+            else:
+                break
+        self.db.execute("CREATE INDEX IF NOT EXISTS chunk_pack ON chunk (pack, block, offset)")
+        self.report.fragments, self.report.packs = (
+            self.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("fragment", "pack")
+        )
+
+    def _learn(self) -> None:
+        try:
+            self.dooms.learn(self.head)
+        except DamageError as error:
+            self._problem(
+                error.where.removeprefix(f"{self.store.url}/"), f"{error.why}: what was pruned is not fully known", _BRING_BACK
+            )
+        except NotFound as error:
+            self._problem(str(error), "it is not there: what was pruned is not fully known", _BRING_BACK)
+
+    def _spoilt_fragment(self, key: str, error: Exception) -> None:
+        if key not in self.spoilt_fragments:
+            self.spoilt_fragments.add(key)
+            why = error.why if isinstance(error, DamageError) else str(error)
+            self._problem(key, why, _BRING_BACK)
+
+    def _problem(self, path: str, why: str, hint: str = "", kind: str = "damaged") -> None:
+        self._report(Problem(path, kind, why, hint))
+
+    def _report(self, problem: Problem) -> None:
+        self.report.add(problem)
+        self.job.say(ProblemFound(problem))
+
+    # -- manifests -----------------------------------------------------------------------------------------------
+
+    def _trees(self) -> None:
+        total = sum(record.manifest.entries for record in self.snapshots.values())
+        self.job.say(PhaseBegan("read", total))
+        trees = Trees(self.reader, self.damage, self._suspect, lambda count: self.job.say(Advanced(count)))
+        for record in self.snapshots.values():
+            totals = record.body.get("totals", {})
+            trees.check(record.manifest, (int(totals.get("entries", 0)), int(totals.get("bytes", 0))))
+            if record.body.get("changes"):
+                trees.check_lines(
+                    log.ref_of(record.body["changes"]), CHANGES, decode_changes, f"the list of changes of snapshot {record.number}"
+                )
+        number = self.head.epoch if self.head else 0
+        while number:
+            try:
+                prune = log.read_record(self.store, number)
+            except (DamageError, NotFound):
+                break  # told already
+            trees.check_lines(log.ref_of(prune.body["dooms"]), NAMES, decode_names, f"what record {number} dooms")
+            number = int(prune.body["prune"])
+        self.report.objects = trees.objects
+        self._flush()
+
+    def _suspect(self, key: str, why: str) -> None:
+        self.suspects.append((key, why))
+
+    # -- packs ---------------------------------------------------------------------------------------------------
+
+    def _packs(self) -> None:
+        self.db.execute("CREATE TEMP TABLE there (name TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
+        listed = (stat for stat in self.store.list(f"{PACK}/") if ObjectName.parse(stat.key) and not self.dooms(stat.key))
+        self.db.executemany("INSERT OR IGNORE INTO there VALUES (?, ?)", listed)
+        query = "SELECT count(*) FROM there WHERE name NOT IN (SELECT name FROM pack)"
+        self.report.packs_unlisted = self.db.execute(query).fetchone()[0]
+        self._absent()
+        if not self.options.quick:
+            self._scrub()
+        self._flush()
+
+    def _absent(self) -> None:
+        """What the listing alone tells: packs that are not there and, with --quick, those of another size."""
+        for no, name, size, found in self._pages():
+            if found is None:
+                self._lost(name, "it is not there", self._expected(no, name, size).ids)
+            elif self.options.quick and found != size:
+                query = "SELECT id FROM chunk JOIN block ON block.pack = chunk.pack AND block.no = chunk.block "
+                cut = self.db.execute(query + "WHERE chunk.pack = ? AND block.offset + block.stored > ?", (no, found))
+                self._lost(name, f"it has {found:,} bytes, {size:,} are right", b"".join(id_ for (id_,) in cut))
+
+    def _lost(self, pack: str, why: str, ids: bytes) -> None:
+        self.suspects.append((pack, why))
+        self.damage.lose(ids, pack)
+        if len(self.suspects) >= _TOGETHER:
+            self._flush()
+
+    def _pages(self) -> Iterator[tuple[int, str, int, int | None]]:
+        """(number, key, size, size in the listing) of each pack of the index."""
+        last = -1
+        query = (
+            "SELECT no, pack.name, pack.size, there.size FROM pack LEFT JOIN there USING (name) WHERE no > ? ORDER BY no LIMIT ?"
+        )
+        while page := self.db.execute(query, (last, _PAGE)).fetchall():
+            yield from page
+            last = page[-1][0]
+
+    def _scrub(self) -> None:
+        self.state = self.stack.enter_context(apart(self.spec, "verify", self.uuid or "unknown"))
+        todo = [0, 0]
+        for _, name, size, found in self._pages():
+            if found is not None and self._wanted(name):
+                todo = [todo[0] + 1, todo[1] + size]
+        self.job.say(PhaseBegan("check", *todo))
+        alone = todo[1] < _SMALL or self.spec.store.url.startswith("memory://")
+        with Crew(0 if alone else min(self.options.workers, todo[0])) as crew:
+            for _, scrubbed in crew.run(scrub, self._tasks()):
+                self._scrubbed(scrubbed)
+        if self.report.finished:
+            done = [row for row in self.state.db.execute("SELECT pack FROM proven").fetchall() if self._wanted(row[0])]
+            self.state.db.executemany("DELETE FROM proven WHERE pack = ?", done)
+
+    def _wanted(self, pack: str) -> bool:
+        name = ObjectName.parse(pack)
+        return name is not None and in_part(name.digest, self.options.part)
+
+    def _tasks(self) -> Iterator[tuple[Any, ...]]:
+        for no, name, size, found in self._pages():
+            if found is None or not self._wanted(name):
+                continue
+            proven = self.state.db.execute("SELECT verdict FROM proven WHERE pack = ?", (name,)).fetchone()
+            if proven and proven[0] == str(found):
+                self.report.packs_resumed += 1
+                self.job.say(Advanced(1, size))
+                continue
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                self.report.finished = False
+                return
+            yield self.spec.store, self._expected(no, name, size)
+
+    def _expected(self, no: int, name: str, size: int) -> Expected:
+        blocks = [
+            Slot(*row) for row in self.db.execute("SELECT offset, stored, plain FROM block WHERE pack = ? ORDER BY no", (no,))
+        ]
+        query = "SELECT DISTINCT block, offset, length, id FROM chunk WHERE pack = ? ORDER BY block, offset"
+        rows = self.db.execute(query, (no,)).fetchall()
+        return Expected(name, size, blocks, b"".join(row[3] for row in rows), b"".join(PLACE.pack(*row[:3]) for row in rows))
+
+    def _scrubbed(self, scrubbed: Scrubbed) -> None:
+        report = self.report
+        report.packs_checked += 1
+        report.bytes_read += scrubbed.read
+        self.counts += scrubbed.counts
+        self.job.say(Advanced(1, scrubbed.read))
+        if scrubbed.why:
+            self._lost(scrubbed.key, scrubbed.why, scrubbed.lost)
+        else:
+            self.state.db.execute("INSERT OR REPLACE INTO proven VALUES (?, ?)", (scrubbed.key, str(scrubbed.read)))
+
+    # -- what it means -------------------------------------------------------------------------------------------
+
+    def _name_files(self) -> None:
+        self._look_again()
+        self.damage.settle()
+        if not self.damage.any:
+            return
+        tracer = Tracer(self.reader, self.damage)
+        for number, record in self.snapshots.items():
+            tracer.trace(number, record.manifest)
+        for key, why in self.damage.objects():
+            self._problem(key, why, _BRING_BACK)
+        for path, why in self.damage.files():
+            self.report.files_damaged += 1
+            self._problem(show(path), why)
+
+    def _against(self, source: SiteSpec) -> None:
+        site = open_site(source)
+        self.report.against = site.url
+        record = pick(self.store, self.head, self.options.at)
+        self.job.say(PhaseBegan("check", record.manifest.entries, record.manifest.plain))
+        for path, how, read in mismatches(site, source.filter, self.reader, record, self._report):
+            self.report.compared += 1
+            self.job.say(Advanced(1, read))
+            if how == DESCRIBED:
+                self.report.described += 1
+            elif how:
+                self._problem(show(path), how, kind="differs")
