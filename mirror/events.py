@@ -12,8 +12,8 @@ docs/events.md lists every event, field and kind; a test compares it with this f
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -183,7 +183,7 @@ class Job:
     verb: str
     listeners: Sequence[Listener] = ()
     site: str = ""
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
     phase: str = ""
     number: int = 0
 

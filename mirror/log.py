@@ -11,11 +11,12 @@ Dooms (DESIGN section 4, Epochs): the names in all prune records. `Dooms` keeps 
 from __future__ import annotations
 
 import json
-import uuid as uuids
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import pairwise
+from typing import Any, overload
 
 from blake3 import blake3
 
@@ -28,7 +29,67 @@ from mirror.state import State
 from mirror.store import ReadableStore, WritableStore
 
 RECORD_MAX = 1 << 20
+NUMBER_MAX = 10**12 - 1  # what twelve digits hold
 SNAPSHOT, PRUNE, FORGET, HOLD = "snapshot", "prune", "forget", "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Live(Sequence[int]):
+    """The numbers of live snapshots, ascending, held as ranges: a record may claim a thousand million of them.
+
+    >>> live = Live(((1, 3), (7, 7)))
+    >>> list(live), len(live), live[-1], 5 in live, list(live.plus(8).spans)
+    ([1, 2, 3, 7], 4, 7, False, [(1, 3), (7, 8)])
+    """
+
+    spans: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, numbers: Iterable[int]) -> Live:
+        """Ascending numbers as ranges."""
+        out: list[tuple[int, int]] = []
+        for number in numbers:
+            if out and out[-1][1] == number - 1:
+                out[-1] = (out[-1][0], number)
+            else:
+                out.append((number, number))
+        return cls(tuple(out))
+
+    def plus(self, number: int) -> Live:
+        """With one more, higher than all."""
+        if self.spans and self.spans[-1][1] == number - 1:
+            return Live((*self.spans[:-1], (self.spans[-1][0], number)))
+        return Live((*self.spans, (number, number)))
+
+    def __iter__(self) -> Iterator[int]:
+        for first, last in self.spans:
+            yield from range(first, last + 1)
+
+    def __reversed__(self) -> Iterator[int]:
+        for first, last in reversed(self.spans):
+            yield from range(last, first - 1, -1)
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and any(first <= number <= last for first, last in self.spans)
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.spans)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Live: ...
+
+    def __getitem__(self, at: int | slice) -> int | Live:
+        if isinstance(at, slice):
+            return Live.of(self[each] for each in range(*at.indices(len(self))))
+        left = at + len(self) if at < 0 else at
+        for first, last in self.spans:
+            if 0 <= left <= last - first:
+                return first + left
+            left -= last - first + 1
+        raise IndexError(at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +117,9 @@ class Record:
         return self.number if self.kind == PRUNE else int(self.body["prune"])
 
     @property
-    def live(self) -> list[int]:
+    def live(self) -> Live:
         """Numbers of the live snapshots, ascending."""
-        return [n for first, last in self.body["live"] for n in range(first, last + 1)]
+        return Live(tuple((first, last) for first, last in self.body["live"]))
 
     @property
     def manifest(self) -> Ref:
@@ -71,8 +132,11 @@ class Record:
 
 
 def ref_of(value: dict[str, Any]) -> Ref:
-    """A manifest object named in a record."""
-    return Ref(b"", bytes.fromhex(value["blake3"]), int(value["epoch"]), int(value["count"]), int(value["bytes"]))
+    """A manifest object named in a record. KeyError, TypeError or ValueError when it is none."""
+    ref = Ref(b"", bytes.fromhex(value["blake3"]), int(value["epoch"]), int(value["count"]), int(value["bytes"]))
+    if len(ref.digest) != 32 or min(ref.epoch, ref.entries, ref.plain) < 0:
+        raise ValueError("a reference is none")
+    return ref
 
 
 def ref_json(ref: Ref) -> dict[str, Any]:
@@ -80,19 +144,14 @@ def ref_json(ref: Ref) -> dict[str, Any]:
     return {"blake3": ref.digest.hex(), "epoch": ref.epoch, "count": ref.entries, "bytes": ref.plain}
 
 
-def ranges(numbers: list[int]) -> list[list[int]]:
+def ranges(numbers: Iterable[int]) -> list[list[int]]:
     """Ascending numbers as ranges.
 
     >>> ranges([1, 2, 3, 7])
     [[1, 3], [7, 7]]
     """
-    out: list[list[int]] = []
-    for number in numbers:
-        if out and out[-1][1] == number - 1:
-            out[-1][1] = number
-        else:
-            out.append([number, number])
-    return out
+    live = numbers if isinstance(numbers, Live) else Live.of(numbers)
+    return [list(span) for span in live.spans]
 
 
 def read_record(store: ReadableStore, number: int) -> Record:
@@ -104,18 +163,37 @@ def read_record(store: ReadableStore, number: int) -> Record:
     check_format(body, where)
     try:
         record = Record(body, blake3(data).digest())
-        fits = (
-            record.number == number
-            and record.epoch <= number
-            and str(body["uuid"])
-            and record.time
-            and all(1 <= first <= last <= number for first, last in body["live"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        fault = _fault(record, number)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamageError("cannot use the record", where=where, why=f"a member is missing or malformed ({error})") from error
-    if not fits:
-        raise DamageError("cannot use the record", where=where, why=f"it does not describe number {number}")
+    if fault:
+        raise DamageError("cannot use the record", where=where, why=fault)
     return record
+
+
+def _fault(record: Record, number: int) -> str:
+    """What is wrong with a record's members, as far as this program relies on them. Raises what Python does for wrong types."""
+    body = record.body
+    if record.number != number:
+        return f"it does not describe number {number}"
+    if not isinstance(body["uuid"], str) or not record.kind or record.time.tzinfo is None:
+        return "a member is malformed"
+    prune, live, previous = body["prune"], body["live"], body.get("previous")
+    if type(prune) is not int or not 0 <= prune < number:
+        return f"it names record {prune!r} as the newest prune before it"
+    if any(type(end) is not int for span in live for end in span) or any(len(span) != 2 for span in live):
+        return "its live snapshots are no ranges of numbers"
+    if not all(1 <= first <= last <= number for first, last in live) or any(a[1] >= b[0] for a, b in pairwise(live)):
+        return "its live snapshots are out of order, or none yet"
+    if (previous is None) != (number == 1) or (
+        previous is not None and (previous["number"] != number - 1 or not previous["blake3"])
+    ):
+        return "it names no predecessor"
+    if record.kind == SNAPSHOT and (record.manifest is None or record.started.tzinfo is None):
+        return "a member is malformed"
+    if record.kind == PRUNE:
+        ref_of(body["dooms"])
+    return ""
 
 
 def read_head(store: ReadableStore, known: int = 0) -> Record | None:
@@ -148,10 +226,10 @@ def read_head(store: ReadableStore, known: int = 0) -> Record | None:
 
 def _hint(store: ReadableStore) -> int:
     try:
-        value = json.loads(store.get(LATEST_KEY, 4096))
-        return max(int(value["number"]), 0)
-    except (NotFound, ValueError, KeyError, TypeError, DamageError):
+        number = json.loads(store.get(LATEST_KEY, 4096))["number"]
+    except (NotFound, ValueError, LookupError, TypeError, RecursionError, DamageError):
         return 0  # a hint that is missing or spoilt is no hint
+    return number if type(number) is int and 0 < number <= NUMBER_MAX else 0
 
 
 def newest_snapshot(store: ReadableStore, head: Record | None) -> Record | None:
@@ -159,7 +237,11 @@ def newest_snapshot(store: ReadableStore, head: Record | None) -> Record | None:
     live = head.live if head else []
     if not live or head is None:
         return None
-    return head if head.kind == SNAPSHOT and live[-1] == head.number else read_record(store, live[-1])
+    newest = head if live[-1] == head.number else read_record(store, live[-1])
+    if newest.kind != SNAPSHOT:
+        where = f"{store.url}/{record_key(newest.number)}"
+        raise DamageError("cannot use the record", where=where, why=f"record {head.number} calls it a snapshot, and it is none")
+    return newest
 
 
 def records_back(store: ReadableStore, head: Record, down_to: int) -> Iterator[Record]:
@@ -168,16 +250,21 @@ def records_back(store: ReadableStore, head: Record, down_to: int) -> Iterator[R
     yield record
     while record.number > down_to:
         before = read_record(store, record.number - 1)
-        named = record.body.get("previous") or {}
-        if named.get("blake3") != before.digest.hex():
-            raise DamageError(
-                "the log's chain is broken",
-                where=f"{store.url}/{record_key(before.number)}",
-                why=f"record {record.number} names another predecessor",
-                hint="part of this target was overwritten or mixed with another copy",
-            )
+        check_chain(store, before, record)
         record = before
         yield record
+
+
+def check_chain(store: ReadableStore, before: Record, record: Record) -> None:
+    """DamageError unless `record` names `before` as the one before it."""
+    named = record.body.get("previous") or {}
+    if named.get("blake3") != before.digest.hex():
+        raise DamageError(
+            "the log's chain is broken",
+            where=f"{store.url}/{record_key(before.number)}",
+            why=f"record {record.number} names another predecessor",
+            hint="part of this target was overwritten or mixed with another copy",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +274,13 @@ class Lost:
     winner: Record
 
 
-def draft(kind: str, target_uuid: str, head: Record | None, live: list[int], **members: Any) -> dict[str, Any]:
+def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int], **members: Any) -> dict[str, Any]:
     """A record's body that follows `head`; `append` fills in what depends on it."""
     return {
         "format": 1,
         "number": (head.number if head else 0) + 1,
         "kind": kind,
-        "uuid": uuids.uuid4().hex,
+        "uuid": os.urandom(16).hex(),
         "target": target_uuid,
         "previous": {"number": head.number, "blake3": head.digest.hex()} if head else None,
         "features": {"read": [], "write": [], "prune": []},
@@ -208,7 +295,12 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: list[int], **m
 def next_time(head: Record | None) -> str:
     """The time of a record that follows `head`: the clock, but never before the record before (times only inform)."""
     now = datetime.now(UTC)
-    return write_time(max(now, head.time + timedelta(milliseconds=1)) if head else now)
+    if head is None:
+        return write_time(now)
+    try:
+        return write_time(max(now, head.time + timedelta(milliseconds=1)))
+    except OverflowError:  # a clock that stood at the end of time
+        return write_time(head.time)
 
 
 def append(store: WritableStore, body: dict[str, Any]) -> Record | Lost:
@@ -222,6 +314,8 @@ def append(store: WritableStore, body: dict[str, Any]) -> Record | Lost:
         raise MirrorError(
             "cannot append a record", where=store.url, why=f"it has {len(data)} bytes, at most {RECORD_MAX} are allowed"
         )
+    if body["number"] > NUMBER_MAX:
+        raise DamageError("cannot append a record", where=store.url, why=f"the log claims to have {body['number'] - 1} records")
     key = record_key(body["number"])
     failure: TemporaryError | None = None
     for _ in range(4):
@@ -263,12 +357,17 @@ class Dooms:
         fresh: list[Record] = []
         while number > int(known_no or 0):
             record = read_record(self._store, number)
+            if record.kind != PRUNE:
+                where = f"{self._store.url}/{record_key(number)}"
+                raise DamageError("cannot use the record", where=where, why="a later one calls it a prune, and it is none")
             fresh.append(record)
             number = int(record.body["prune"])
         foreign = number != int(known_no or 0) or (number and read_record(self._store, number).digest.hex() != known_digest)
         if foreign:  # the target was set back or is another copy: what was remembered is of another history
-            self._state.db.execute("DELETE FROM doom")
-            self._state.remember("doomed-up-to", "")
+            with self._state.together():
+                self._state.db.execute("DELETE FROM doom")
+                self._state.remember("doomed-up-to", "")
+                self._state.forget_index()  # it lacks what those records doomed
             if known_no:
                 self.learn(head)
                 return
@@ -276,7 +375,7 @@ class Dooms:
         for record in reversed(fresh):
             with self._state.together():
                 keys = reader.names(ref_of(record.body["dooms"]))
-                self._state.db.executemany("INSERT OR IGNORE INTO doom VALUES (?, ?)", ((key, record.number) for key in keys))
+                self._state.db.executemany("INSERT OR REPLACE INTO doom VALUES (?, ?)", ((key, record.number) for key in keys))
                 self._state.remember("doomed-up-to", f"{record.number} {record.digest.hex()}")
 
     def __call__(self, key: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mirror.chunking import ChunkId
 from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, OBJECT_MAX, SEGMENT, Kind, digest_of, seal, unseal
@@ -33,7 +34,9 @@ from mirror.manifest import (
 )
 from mirror.state import State
 from mirror.store import ReadableStore, WritableStore
-from mirror.workers import Background
+
+if TYPE_CHECKING:
+    from mirror.workers import Background  # what it needs takes 25 ms to import, which a reader need not spend
 
 _LEAF_LINES = 4096  # lines of one leaf of a change list or list of names
 

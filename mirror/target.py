@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import time
-import uuid as uuids
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -163,7 +162,7 @@ def new_info(layout: str, site: str) -> dict[str, Any]:
     """The members of a new `mirror.json`."""
     return {
         "format": 1,
-        "uuid": uuids.uuid4().hex,
+        "uuid": os.urandom(16).hex(),
         "layout": layout,
         "site": site,
         "ids": "blake3",
