@@ -124,7 +124,7 @@ class Settings:
     def text(self, name: str, default: str = "") -> str:
         """A string."""
         value, _ = self._find(name)
-        return default if value is None else os.fspath(value)
+        return default if value is None else str(value)
 
     def switch(self, name: str) -> bool:
         """Yes or no; no unless said."""

@@ -93,7 +93,7 @@ def _verify(report: Any) -> Iterator[str]:
     packs = report.packs_checked + report.packs_resumed
     part = f" (part {report.part})" if report.part else ""
     yield (
-        f"{report.snapshots:,} snapshots, {report.objects:,} objects of their manifests, {how} {packs:,} of {report.packs:,} packs{part}, "
+        f"{report.snapshots:,} snapshots with {report.objects:,} objects, {how} {packs:,} of {report.packs:,} packs{part}, "
         f"{size_text(report.bytes_read)}, {report.seconds:.1f} s"
     )
     if report.packs_resumed:
