@@ -184,6 +184,8 @@ def append_snapshot(
                         hint="one target holds one site: stop one of the two",
                     )
                 moved = True
+        if base is not None:
+            log.check_chain(store, base, record)
         dooms.learn(head)
         if ground.parent is not None and ground.parent.number not in head.live:
             moved = True

@@ -151,20 +151,24 @@ def unsealed_json(data: bytes, where: str) -> dict[str, Any]:
         raise DamageError("cannot use", where=where, why="its bytes are not what its checksum says")
     try:
         body = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamageError("cannot read", where=where, why=str(error)) from error
     if not isinstance(body, dict):
         raise DamageError("cannot read", where=where, why="it is not an object")
     return body
 
 
-def check_format(body: dict[str, Any], where: str) -> None:
-    """UsageError when the record or mirror.json needs a newer mirror to be read."""
-    missing = sorted(set(body.get("features", {}).get("read", [])) - KNOWN_FEATURES)
-    if body.get("format") != 1 or missing:
-        what = (
-            f"it needs the features {', '.join(missing)}"
-            if missing
-            else f"it has format {body.get('format')!r}, this program reads 1"
-        )
+def check_format(body: dict[str, Any], where: str, use: str = "read") -> None:
+    """UsageError when the record or mirror.json needs a newer mirror for this use: read, write or prune. DamageError when its
+    features are no lists of names."""
+    if body.get("format") != 1:
+        what = f"it has format {body.get('format')!r}, this program knows 1"
+        raise UsageError("cannot use", where=where, why=what, hint="use a newer mirror", kind="newer-format")
+    try:
+        missing = sorted(set(body.get("features", {}).get(use, [])) - KNOWN_FEATURES)
+        names = ", ".join(missing)
+    except (AttributeError, TypeError) as error:
+        raise DamageError("cannot use", where=where, why="its features are no lists of names") from error
+    if missing:
+        what = f"whoever would {use} it must know the features {names}"
         raise UsageError("cannot use", where=where, why=what, hint="use a newer mirror", kind="newer-format")

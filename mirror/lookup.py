@@ -40,13 +40,15 @@ class Location(NamedTuple):
 class ChunkIndex:
     """The merged index of one target within one run. Not shared between threads or processes."""
 
-    def __init__(self, state: State, store: ReadableStore) -> None:
+    def __init__(self, state: State, store: ReadableStore, claims_held: int = _CLAIMS_HELD) -> None:
+        """claims_held: so many claims are kept in memory; more go to disk."""
         self._db = state.db
         self._state = state
         self._store = store
         self._db.execute("CREATE TEMP TABLE claim (id BLOB PRIMARY KEY, batch INTEGER) WITHOUT ROWID")
         self.used: set[str] = set()  # keys of fragments and packs that this run reused
         self._known = 0
+        self._claims_held = claims_held
         self._claims: dict[bytes, int] = {}
         self._spilled = False
         self.damaged: list[tuple[str, Exception]] = []
@@ -57,9 +59,7 @@ class ChunkIndex:
         A fragment listed but gone when asked for was pruned meanwhile: the caller's head is old, NotFound passes."""
         listed = {s.key for s in self._store.list(f"{INDEX}/") if ObjectName.parse(s.key) and not doomed(s.key)}
         have = {name: no for no, name in self._db.execute("SELECT no, name FROM fragment")}
-        with self._state.together():
-            for name in have.keys() - listed:
-                self._drop(have[name])
+        self._drop([have[name] for name in have.keys() - listed], "fragment")
         for name in sorted(listed - have.keys()):
             try:
                 self.add(name, self._fetch(name))
@@ -69,10 +69,7 @@ class ChunkIndex:
                 if on_damage is None:
                     raise
                 on_damage(name, error)
-        gone = [(no,) for no, name in self._db.execute("SELECT no, name FROM pack") if doomed(name)]
-        with self._state.together():
-            self._db.executemany("DELETE FROM chunk WHERE pack = ?", gone)
-            self._db.executemany("DELETE FROM pack WHERE no = ?", gone)
+        self._drop([no for no, name in self._db.execute("SELECT no, name FROM pack") if doomed(name)], "pack")
         self._known = self._db.execute("SELECT EXISTS (SELECT 1 FROM chunk)").fetchone()[0]
 
     def _fetch(self, name: str) -> Fragment:
@@ -82,15 +79,26 @@ class ChunkIndex:
         _, payload = unseal(self._store.get(name, OBJECT_MAX), (FRAGMENT,), parsed.digest, where)
         return decode_fragment(payload, where)
 
-    def _drop(self, fragment: int) -> None:
-        self._db.execute("DELETE FROM chunk WHERE fragment = ?", (fragment,))
-        self._db.execute("DELETE FROM listed WHERE fragment = ?", (fragment,))
-        self._db.execute("DELETE FROM block WHERE pack NOT IN (SELECT pack FROM listed)")
-        self._db.execute("DELETE FROM pack WHERE no NOT IN (SELECT pack FROM listed)")
-        self._db.execute("DELETE FROM fragment WHERE no = ?", (fragment,))
+    def _drop(self, numbers: list[int], what: str) -> None:
+        """Forget fragments, or packs (`what`), with all that hangs on them: a number may be given again. Each table is gone through
+        once, however many they are."""
+        if not numbers:
+            return
+        with self._state.together():
+            self._db.execute("CREATE TEMP TABLE dropped (no INTEGER PRIMARY KEY)")
+            self._db.executemany("INSERT INTO dropped VALUES (?)", ((no,) for no in numbers))
+            self._db.execute(f"DELETE FROM chunk WHERE {what} IN (SELECT no FROM dropped)")
+            self._db.execute(f"DELETE FROM listed WHERE {what} IN (SELECT no FROM dropped)")
+            self._db.execute(f"DELETE FROM {what} WHERE no IN (SELECT no FROM dropped)")
+            self._db.execute("DELETE FROM block WHERE pack NOT IN (SELECT pack FROM listed)")
+            self._db.execute("DELETE FROM pack WHERE no NOT IN (SELECT pack FROM listed)")
+            self._db.execute("DROP TABLE dropped")
 
     def add(self, name: str, fragment: Fragment) -> None:
-        """Take in a fragment that the target has."""
+        """Take in a fragment that the target has; nothing happens when it is known."""
+        if self._db.execute("SELECT 1 FROM fragment WHERE name = ?", (name,)).fetchone():
+            self._known = 1
+            return
         with self._state.together():
             fragment_no = self._db.execute("INSERT INTO fragment (name) VALUES (?)", (name,)).lastrowid
             numbers = []
@@ -169,7 +177,7 @@ class ChunkIndex:
                 query = f"SELECT id FROM claim WHERE id IN ({marks}) AND batch <> ?"
                 taken.update(row[0] for row in self._db.execute(query, (*some, batch)))
         self._claims.update((id_, batch) for id_ in fresh if id_ not in taken)
-        if len(self._claims) > _CLAIMS_HELD:
+        if len(self._claims) > self._claims_held:
             self._db.executemany("INSERT OR IGNORE INTO claim VALUES (?, ?)", sorted(self._claims.items()))
             self._claims, self._spilled = {}, True
         return taken

@@ -201,6 +201,11 @@ class Reading:
             else:
                 yield from self.reader.entries(record.manifest)
 
+    def at_paths(self, record: log.Record, paths: Iterable[bytes]) -> Iterator[Entry]:
+        """The entries of just these paths, without what is below them; those that are not in the snapshot are left out."""
+        with self.steady(record):
+            yield from self._within(record.manifest, sorted((path, path + b"\0") for path in paths))
+
     def _within(self, root: Ref, spans: Sequence[tuple[bytes, bytes]]) -> Iterator[Entry]:
         """The entries with low ≤ path < high for one of the ascending spans; only segments that may have some are fetched."""
         left = list(reversed(spans))

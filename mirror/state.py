@@ -114,8 +114,12 @@ class State:
         return None
 
     def keep_payloads(self, rows: Iterable[tuple[bytes, Kind, bytes]]) -> None:
-        """Remember manifest objects (digest, kind, payload)."""
-        self.db.executemany("INSERT OR IGNORE INTO object VALUES (?, ?, ?, 0)", rows)
+        """Remember manifest objects (digest, kind, payload); one that was spoilt is right again."""
+        self.db.executemany(
+            "INSERT INTO object VALUES (?, ?, ?, 0) ON CONFLICT DO UPDATE SET kind = excluded.kind, payload = excluded.payload "
+            "WHERE payload <> excluded.payload OR kind <> excluded.kind",
+            rows,
+        )
 
     def keep_only(self, digests: Iterable[bytes]) -> None:
         """Forget all manifest objects, and all validators of segments, but these."""
@@ -160,6 +164,11 @@ class State:
     def has_found(self, source: str) -> bool:
         """Whether an unfinished run left anything for this source."""
         return self.db.execute("SELECT 1 FROM found WHERE source = ? LIMIT 1", (source,)).fetchone() is not None
+
+    def forget_index(self) -> None:
+        """Forget the merged index."""
+        for table in ("chunk", "block", "listed", "pack", "fragment"):
+            self.db.execute(f"DELETE FROM {table}")
 
     def forget_found(self, source: str) -> None:
         """A run for this source is finished: nothing needs to be resumed."""

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
-from mirror.envelope import SEGMENT, write_time
+from mirror.envelope import SEGMENT, check_format, write_time
 from mirror.errors import InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, worst_exit
 from mirror.events import Advanced, Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted, SnapshotCommitted
-from mirror.keys import show
+from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, DeletionLimit
 from mirror.site import Site, SiteSpec
@@ -167,6 +167,8 @@ class _Run:
         started = datetime.now(UTC)
         known = self.state.fact("head")
         head = None if self.target.new else log.read_head(self.store, int(known or 0))
+        for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
+            check_format(body, f"{self.store.url}/{key}", "write")
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         job.say(PhaseBegan("scan"))
@@ -193,7 +195,7 @@ class _Run:
         self.dooms.learn(head)
         self.index = self.index or ChunkIndex(self.state, self.store)
         self.index.drop_claims()
-        if survey.counts.fetch_files and head is not None:
+        if survey.counts.fetch_files and not self.target.new:  # without any record, too: a first sync that died left fragments
             self.index.refresh(self.dooms)
         epoch = head.epoch if head else 0
         with Sorter() as results:
@@ -243,7 +245,7 @@ class _Run:
             log.SNAPSHOT,
             self.target.uuid,
             base,
-            [*(base.live if base else []), number],
+            (base.live if base else log.Live()).plus(number),
             source=self.identity,
             started=write_time(started),
             finished=write_time(datetime.now(UTC)),
