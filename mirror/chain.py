@@ -10,7 +10,7 @@ record that can be read is the head; a hint (`latest.json`) that is missing, old
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -52,10 +52,10 @@ class Chain:
                     self.snapshots[number] = record
                 self.head = record
                 if len(self.snapshots) > 1000 and not number % 1000:
-                    self._forget(_Ranges(record.body["live"]))
+                    self._forget(record.live)
             previous = record
         if self.head is not None:
-            live = _Ranges(self.head.body["live"])
+            live = self.head.live
             self._forget(live)
             for number in numbers:
                 if number in live and number not in self.snapshots and number not in self._damaged:
@@ -90,15 +90,5 @@ class Chain:
             return f"it says that record {record.body['prune']} was the newest prune, and {prunes} was"
         return ""
 
-    def _forget(self, live: _Ranges) -> None:
+    def _forget(self, live: Container[int]) -> None:
         self.snapshots = {number: record for number, record in self.snapshots.items() if number in live}
-
-
-class _Ranges:
-    """Numbers as a record's `live` has them."""
-
-    def __init__(self, ranges: list[list[int]]) -> None:
-        self._ranges = ranges
-
-    def __contains__(self, number: int) -> bool:
-        return any(first <= number <= last for first, last in self._ranges)

@@ -13,7 +13,15 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mirror import log
+from mirror.chunking import chunk_id
+from mirror.envelope import FRAGMENT, digest_of, seal
+from mirror.errors import DamageError
+from mirror.index import StoredPack, encode_fragments
+from mirror.keys import INDEX, PACK, ObjectName
+from mirror.pack import Block, Slot, read_footer, scan_blocks
 from mirror.site import SiteSpec
+from mirror.snapshot import ManifestWriter
 from mirror.store import StoreSpec
 from mirror.store.memory import MemoryStore
 from mirror.sync import SyncOptions, SyncReport, sync
@@ -160,3 +168,34 @@ def three_nights(folder: Path, target: TargetSpec) -> list[dict[bytes, Item]]:
     mirror(site, target)
     nights.append(tree(site))
     return nights
+
+
+def appended(store: MemoryStore, body: dict[str, Any]) -> log.Record:
+    """The record, appended; nobody else may be there."""
+    record = log.append(store, body)
+    assert isinstance(record, log.Record)
+    return record
+
+
+def repacked(store: MemoryStore, uuid: str) -> None:
+    """What a prune that repacks does: each pack and fragment once more under a new epoch, the record, then the deletions."""
+    head = log.read_head(store)
+    assert head
+    epoch, old = head.number + 1, [key for key in store.objects if key.startswith(("packs/", "index/"))]
+    fresh = []
+    for key in old:
+        if key.startswith("packs/"):
+            data = store.objects[key]
+            name = ObjectName(PACK, bytes.fromhex(key[9:73]), epoch)
+            store.create(name.key(), data)
+            blocks = []
+            for line, (_, block) in zip(read_footer(data, key), scan_blocks(data, key), strict=True):
+                assert not isinstance(block, DamageError)
+                ids = [chunk_id(chunk) for chunk in block.chunks()]
+                blocks.append(Block(Slot(line.offset, line.stored, line.plain), ids, line.lengths))
+            fresh.append(StoredPack(name, len(data), blocks))
+    for payload in encode_fragments(fresh):
+        store.create(ObjectName(INDEX, digest_of(FRAGMENT, payload), epoch).key(), seal(FRAGMENT, payload))
+    names = ManifestWriter(store, head.epoch, {}).names(old)
+    appended(store, log.draft(log.PRUNE, uuid, head, list(head.live), dooms=log.ref_json(names)))
+    store.delete(old)
