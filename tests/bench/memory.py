@@ -53,7 +53,7 @@ def _measure(bench: Bench, what: str, all_tools: Sequence[Tool], src: Path, serv
     """All steps of each tool with the sampler on, one tool after another, so that only one store is on the disk."""
     measure.warm(src)
     for tool in all_tools:
-        base = bench.fresh("memory")
+        base = bench.fresh(f"memory-{what}-{tool.name}".replace(" ", "-"))  # mirror remembers what it made, and where
         (base / "out").mkdir()
         places = Places(src, base / "store", base / "out")
         if server:
