@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_futures
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -44,19 +45,27 @@ def example_task(ask: Ask, tell: Tell, number: int) -> int:
 class _Worker:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+        path = [each for each in sys.path if isinstance(each, str)]
+        # A Ctrl-C that comes while it loads waits until it says that it ignores it: no traceback of a worker.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT, json.dumps(path), str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.connection = Connection(ours.detach())
         self.task: tuple[int, Task] | None = None
         self.deaths = 0
 
     def begin(self, function: Callable[..., Any], number: int, task: Task) -> None:
+        """Give it a task. One that is dead takes it as well: whoever listens to it hears of its end."""
         self.task = (number, task)
-        self.connection.send((function, task))
+        with suppress(ConnectionError):
+            self.connection.send((function, task))
 
     def end(self, kill: bool) -> None:
         self.connection.close()
@@ -140,15 +149,17 @@ class Crew:
             number = worker.task[0]
             try:
                 kind, value = worker.connection.recv()
-                if kind == "ask":
-                    worker.connection.send(ask(number, value))
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):  # OSError: it ended in the middle of a message
                 self._replace(worker, function)
                 continue
-            if kind == "tell":
+            if kind == "ask":
+                answer = ask(number, value)
+                with suppress(ConnectionError):
+                    worker.connection.send(answer)
+            elif kind == "tell":
                 tell(number, value)
             elif kind == "done":
-                worker.task = None
+                worker.task, worker.deaths = None, 0
                 yield number, value
             elif kind == "failed":
                 worker.task = None
@@ -176,28 +187,39 @@ class Crew:
 def serve(descriptor: int) -> None:
     """A worker process: take tasks from the socket until it closes. Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection = Connection(descriptor)
 
-    def ask(question: Any) -> Any:
-        connection.send(("ask", question))
-        return connection.recv()
+    def said(kind: str, value: Any) -> None:
+        try:
+            connection.send((kind, value))
+        except ConnectionError:
+            raise _ParentGone from None
 
-    def tell(remark: Any) -> None:
-        connection.send(("tell", remark))
+    def heard() -> Any:
+        try:
+            return connection.recv()
+        except (EOFError, OSError):
+            raise _ParentGone from None
+
+    def ask(question: Any) -> Any:
+        said("ask", question)
+        return heard()
 
     try:
         while True:
-            function, task = connection.recv()
+            function, task = heard()
             try:
-                answer = ("done", function(ask, tell, *task))
-            except (EOFError, ConnectionError):
-                raise
+                said("done", function(ask, partial(said, "tell"), *task))
             except Exception as error:  # noqa: BLE001 - raised again in the parent
-                answer = ("failed", _portable(error))
-            connection.send(answer)
-    except (EOFError, ConnectionError):
-        os._exit(0)  # the parent is gone; so are the open temporary files
+                said("failed", _portable(error))
+    except _ParentGone:
+        os._exit(0)  # so are the open temporary files
+
+
+class _ParentGone(BaseException):
+    """Nobody listens any more. No Exception: a task must not take it for a failure of a file or a store, and go on."""
 
 
 def _portable(error: Exception) -> Exception:
