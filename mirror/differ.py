@@ -71,11 +71,11 @@ def diff_site(
             with look(site, source.filter, known, options or LookOptions(), problem, lambda n: job.say(Advanced(n))) as survey:
                 if survey.incomplete:
                     job.say(Notice("incomplete", "a folder could not be listed: deletions are not shown"))
-                yield from _site_lines(survey, site, reading.target.state, job)
+                yield from site_lines(survey, site, reading.target.state, problem)
 
 
-def _site_lines(survey: Survey, site: Site, state: State, job: Job) -> Iterator[tuple[ChangeLine, int]]:
-    """The plan's lines, each suspected file settled by reading it."""
+def site_lines(survey: Survey, site: Site, state: State, on_problem: Callable[[Problem], None]) -> Iterator[tuple[ChangeLine, int]]:
+    """A survey's lines (line, size), moves told apart, each suspected file settled by reading it: what a sync would find."""
     with row_spool() as settled:
         for item, one in zip(survey.plan, rows(survey.plan, site), strict=True):
             if type(item) is Drop and survey.incomplete:
@@ -83,7 +83,7 @@ def _site_lines(survey: Survey, site: Site, state: State, job: Job) -> Iterator[
             if type(item) is Fetch and item.before is not None:
                 verdict = settle(site, item)
                 if verdict.problem:
-                    job.say(ProblemFound(verdict.problem))
+                    on_problem(verdict.problem)
                 if verdict.symbol == SAME:
                     continue
                 one = one._replace(symbol=verdict.symbol)

@@ -27,7 +27,7 @@ from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import LookOptions, Survey, check_ends, guard, keep_validators, known_entries, look, moves_of, source_key
+from mirror.survey import LookOptions, Survey, check_ends, guard, keep_validators, known_entries, look, source_key
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class _Run:
         job, options = self.job, self.options
         started = datetime.now(UTC)
         known = self.state.fact("head")
-        head = None if self.target.new else log.read_head(self.store, int(known or 0))
+        head = None if self.target.new and options.dry_run else log.read_head(self.store, int(known or 0))
         for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
             check_format(body, f"{self.store.url}/{key}", "write")
         parent = log.newest_snapshot(self.store, head)
@@ -301,16 +301,17 @@ class _Run:
         report.incomplete, report.rules = survey.incomplete, survey.rules
 
     def _show(self, survey: Survey) -> None:
-        """A dry run: the plan's lines, moves told apart by reading what may have moved."""
-        spool, moves, moved = moves_of(survey, self.site, self.state)
-        with spool:
-            for line, size in moves.lines(spool):
-                self._line(line, size)
-        moves.close()
-        self.report.moved = moved
-        self.report.added -= moved
-        self.report.deleted -= moved
-        self.report.files_read, self.report.bytes_read = survey.counts.fetch_files, survey.counts.fetch_bytes
+        """A dry run: the plan's lines. What may have changed or moved is read, so they are what a run would find."""
+        from mirror.differ import site_lines
+
+        report, counts, totals = self.report, survey.counts, dict.fromkeys((NEW, CHANGED, DELETED, MOVED, DESCRIBED), 0)
+        for line, size in site_lines(survey, self.site, self.state, self._problem):
+            totals[line.symbol] += 1
+            self._line(line, size)
+        report.added, report.changed, report.deleted = totals[NEW], totals[CHANGED], totals[DELETED]
+        report.moved, report.described = totals[MOVED], totals[DESCRIBED]
+        report.same = counts.changed + counts.described + counts.same - report.changed - report.described
+        report.files_read, report.bytes_read = counts.fetch_files, counts.fetch_bytes
 
     def _tally(self, outcome: Outcome, sent: Sent) -> None:
         report, totals = self.report, outcome.totals
