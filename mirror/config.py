@@ -286,12 +286,15 @@ def cache_folder(asked: Settings, say: Callable[[str, str], None]) -> Path | Non
 
 def _unwritable(folder: Path) -> str:
     """Why nothing can be written there (or where it would be made), empty when it can."""
-    while not folder.exists() and folder != folder.parent:
-        if folder.is_symlink():
-            return "it is a broken link"
-        folder = folder.parent
-    if not folder.is_dir():
-        return f"{folder} is not a folder"
+    try:
+        while not folder.exists() and folder != folder.parent:
+            if folder.is_symlink():
+                return "it is a broken link"
+            folder = folder.parent
+        if not folder.is_dir():
+            return f"{folder} is not a folder"
+    except OSError as error:  # HOME is still root's, after a su
+        return f"{folder} cannot be looked at: {(error.strerror or str(error)).lower()}"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"
 
 

@@ -48,6 +48,14 @@ class Draft(NamedTuple):
     name: bytes
 
 
+def write_at(fd: int, data: bytes | memoryview, at: int) -> None:
+    """Write all of it. One call may write a part and say so only by its result: a disk that is nearly full does."""
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(fd, rest, at)
+        rest, at = rest[done:], at + done
+
+
 class FolderWriter:
     """Writes below one folder, which must exist. For one thread."""
 
@@ -141,14 +149,16 @@ class FolderWriter:
 
     # -- everything else -----------------------------------------------------------------------------------------
 
-    def make_folder(self, path: bytes) -> bool:
-        """Make a folder (mode 0700 for now); a file or link of that name gives way. False when it is there already."""
+    def make_folder(self, path: bytes, *, replace: bool = True) -> bool:
+        """Make a folder (mode 0700 for now); a file or link of that name gives way if `replace`. False when it is there already."""
         fd, name = self._place(path)
         try:
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError:
             if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                 return False
+            if not replace:
+                raise
             os.unlink(name, dir_fd=fd)
             os.mkdir(name, 0o700, dir_fd=fd)
         return True
@@ -217,10 +227,27 @@ class FolderWriter:
 
     def describe_file(self, path: bytes, what: Description) -> list[str]:
         """Set the metadata of a file that is there; what could not be set."""
-        fd, name = self._place(path)
-        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            handle = self.read(path)
+        except PermissionError:
+            self._make_readable(path)
+            handle = self.read(path)
         try:
             return self.describe(handle, what)
+        finally:
+            os.close(handle)
+
+    def read(self, path: bytes) -> int:
+        """A descriptor of what is there, for reading. OSError when it is a link."""
+        fd, name = self._place(path)
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+
+    def _make_readable(self, path: bytes) -> None:
+        """Give the owner of a file rights that its mode takes away (0000, 0200); its mode is about to be set."""
+        fd, name = self._place(path)
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            os.chmod(f"/proc/self/fd/{handle}", 0o600)  # just that file, whatever has its name by now; a link refuses
         finally:
             os.close(handle)
 

@@ -22,7 +22,7 @@ from mirror.chunking import ChunkId
 from mirror.lookup import Location, open_places, places
 from mirror.manifest import split_ids
 from mirror.pack import Slot
-from mirror.site.writing import Description, Draft, FolderWriter
+from mirror.site.writing import Description, Draft, FolderWriter, write_at
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore, Counts
@@ -151,7 +151,7 @@ class _Batch:
                 if growing.draft is None:
                     growing.draft = self._begin(wanted)
                 if len(data) < len(_HOLE) or data[: len(_HOLE)] != _HOLE or any(data):
-                    os.pwrite(growing.draft.fd, data, piece.at)
+                    write_at(growing.draft.fd, data, piece.at)
                 self.written += len(data)
             growing.left -= 1
             if not growing.left:
@@ -181,8 +181,7 @@ class _Batch:
                 self.fail(growing, "damaged", "its chunks are not what its fingerprint says")
                 return
             growing.draft = self.writer.draft(wanted.path)
-            if data:
-                os.write(growing.draft.fd, data)
+            write_at(growing.draft.fd, data, 0)
             self.written += len(data)
         unset = tuple(self.writer.describe(growing.draft.fd, wanted.what))
         os.close(growing.draft.fd)
@@ -217,6 +216,8 @@ def why_not(error: OSError) -> tuple[str, str]:
 _NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 _BAD_NAME = (36, 84, 22)  # ENAMETOOLONG, EILSEQ, EINVAL
 _BLOCKED = {
+    2: "the folder that it is in could not be made",
+    17: "a file of that name is there",
     21: "a folder of that name is there",
     39: "a folder of that name is there and holds other files",
     40: "a link lies in the way",

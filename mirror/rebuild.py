@@ -1,0 +1,356 @@
+"""A folder made to be what a snapshot says: the writing half of a restore.
+
+Takes the difference that a survey found, with the ends exchanged: what the snapshot has and the folder lacks is a Drop, what only
+the folder has is an extra. Order: folders (with room made for files where folders stand), files through drafts, links, deletions,
+and the folders' own metadata last, from the leaves up. What goes wrong with one path is that path's problem.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TypeVar
+
+import xxhash
+
+from mirror.errors import DurationLimitError
+from mirror.events import Change, Job, PhaseBegan, Problem
+from mirror.keys import parent_of, show
+from mirror.log import Record
+from mirror.manifest import Entry, File, Folder, Symlink, decode_entry, encode
+from mirror.pick import Reading
+from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, Drop, Fetch, Item, Put
+from mirror.site.writing import TEMPORARY, Description, FolderWriter
+from mirror.spool import Spool
+from mirror.store.wrap import Counts as Requests
+from mirror.survey import Survey
+from mirror.transfer import down
+from mirror.transfer.down import why_not
+from mirror.transfer.receive import Receiver, Task
+from mirror.workers import Crew
+
+_SMALL_BYTES, _SMALL_FILES = 32 << 20, 2000
+_READY_HELD = 100_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a restore is to do with what it finds. paths: those chosen, all when empty. folders: whether the snapshot has folders
+    (objects of a bucket come without). overwrite: always, if-newer or never. deadline: monotonic."""
+
+    paths: tuple[bytes, ...] = ()
+    folders: bool = True
+    delete: bool = False
+    overwrite: str = "always"
+    checksum: bool = False
+    workers: int = 2
+    deadline: float | None = None
+
+    def chosen(self, path: bytes) -> bool:
+        """Whether a path is among those to be restored."""
+        some = [each.strip(b"/") for each in self.paths]
+        return not some or any(not each or path == each or path.startswith(each + b"/") for each in some)
+
+    def is_extra(self, item: Item) -> bool:
+        """Whether the snapshot does not have what stands there."""
+        path = item.entry.path
+        if isinstance(item, Drop) or item.before is not None or not path or TEMPORARY.search(path):
+            return False
+        return self.chosen(path) and (self.folders or not path.endswith(b"/"))
+
+    def may_replace(self, item: Item) -> bool:
+        """Whether what stands there may be replaced, or described anew."""
+        if isinstance(item, Drop) or item.before is None or self.overwrite == "always":
+            return True
+        if self.overwrite == "never":
+            return False
+        there, wanted = getattr(item.entry, "mtime", None), getattr(item.before, "mtime", None)
+        return there is None or wanted is None or wanted > there
+
+
+def wanted_of(item: Item) -> Entry | None:
+    """The snapshot's entry of a planned path; None for what the snapshot does not have."""
+    return item.entry if isinstance(item, Drop) else item.before
+
+
+@dataclass
+class Rebuild:
+    """One folder, brought to one snapshot. folders: all that the snapshot wants there; other: describes a folder that must be made
+    though it is none of them. plain: bytes of the files to be written; extra_folders: whether there are folders that are extra.
+
+    on_unset: told of metadata that could not be set (path, sentence); on_notice: of what a person should know."""
+
+    reading: Reading
+    record: Record
+    out: str
+    intent: Intent
+    survey: Survey
+    folders: Spool[Entry]
+    other: Callable[[bytes], Entry]
+    plain: int
+    extra_folders: bool
+    job: Job
+    on_problem: Callable[[Problem], None]
+    on_unset: Callable[[bytes, str], None]
+    on_notice: Callable[[str], None]
+    failed: bool = False
+    deleted: int = 0
+    requests: Requests = field(default_factory=Requests)
+    _opened: dict[bytes, int] = field(default_factory=dict)  # folders that were closed to this user, and their modes
+    _made: Spool[Entry] = field(default_factory=lambda: Spool(encode, decode_entry))  # that are none of `folders`
+    _unmade: set[bytes] = field(default_factory=set)  # folders that could not be made
+    _cleared: set[bytes] = field(default_factory=set)  # files and links for which a folder had to go
+    writer: FolderWriter = field(init=False)
+
+    def run(self) -> Receiver:
+        """Do it. OSError when the disk is full; DurationLimitError."""
+        self.writer = FolderWriter(self.out)
+        try:
+            return self._run()
+        finally:
+            self._close_folders()
+            self.writer.close()
+            self._made.close()
+
+    def _run(self) -> Receiver:
+        self._folders()
+        files = self.survey.counts.deleted + self.survey.counts.changed
+        self.job.say(PhaseBegan("transfer", files, self.plain))
+        small = self.plain < _SMALL_BYTES and files < _SMALL_FILES
+        reading = self.reading
+        with Crew(0 if small else self.intent.workers) as crew:
+            receiver = Receiver(
+                down.Job(self.out, reading.target.spec.store, reading.index.path),
+                crew,
+                self.writer,
+                reading.reader.chunk_ids,
+                lambda ids: reading.index.places(ids),
+                lambda: reading.look_again(self.record),
+                self.job,
+                self._problem,
+                self.on_unset,
+            )
+            receiver.run(self._tasks())
+            self._rest(receiver)
+        if self.intent.delete:
+            self._delete()
+        self._describe_folders()
+        self._attempt(b"", self.writer.settle)
+        return receiver
+
+    # -- folders first -------------------------------------------------------------------------------------------
+
+    def _folders(self) -> None:
+        """Make every folder that something goes into, top down; leftovers of a dead run go."""
+        ready: set[bytes] = set()
+        self._open_up(b"")
+        for item in self.survey.plan:
+            path = item.entry.path
+            if TEMPORARY.search(path) and not isinstance(item, Drop):
+                self._attempt(path, partial(self.writer.remove, path))
+                continue
+            wanted = wanted_of(item)
+            if wanted is None or not wanted.path:
+                continue
+            needed = wanted.path if isinstance(wanted, Folder) else parent_of(wanted.path)
+            missing = []
+            while needed and needed not in ready:
+                missing.append(needed)
+                needed = parent_of(needed)
+            for folder in reversed(missing):
+                self._make_ready(folder, folder == wanted.path)
+                if len(ready) > _READY_HELD:
+                    ready.clear()
+                ready.add(folder)
+            if self.extra_folders and isinstance(item, Drop) and not isinstance(wanted, Folder):
+                self._may_stand_there(wanted.path)
+        if self._cleared:
+            for item in reversed(self.survey.plan):
+                if self.intent.is_extra(item) and self._is_cleared(item.entry.path):
+                    self._remove(item.entry)
+
+    def _make_ready(self, path: bytes, listed: bool) -> None:
+        """Make the folder, or make sure that this user can write into it; its mode is set at the end."""
+        try:
+            made = self.writer.make_folder(path, replace=self.intent.overwrite != "never")
+            if made and not listed:
+                self._made.append(self.other(path))
+            if not made:
+                self._open_up(path)
+        except OSError as error:
+            if path not in self._unmade:
+                self._unmade.add(path)
+                self._failed_at(path, error)
+
+    def _open_up(self, path: bytes) -> None:
+        if os.geteuid():
+            folder = self.writer.folder(path)
+            mode = stat.S_IMODE(os.fstat(folder).st_mode)
+            if mode & 0o700 != 0o700:
+                os.fchmod(folder, mode | 0o700)
+                self._opened[path] = mode
+
+    def _may_stand_there(self, path: bytes) -> None:
+        """A file or link is to be where perhaps a folder stands: an empty one gives way; with --delete what is in it goes, too."""
+        there = self._attempt(path, partial(self.writer.stat, path))
+        if not isinstance(there, os.stat_result) or not stat.S_ISDIR(there.st_mode) or self.intent.overwrite == "never":
+            return
+        if self.intent.delete and not self.survey.incomplete:
+            self._cleared.add(path)
+            return
+        try:
+            self.writer.remove(path + b"/")
+        except OSError:
+            return  # not empty: whoever comes to write the file says so
+
+    def _is_cleared(self, path: bytes) -> bool:
+        while path := parent_of(path) if path[-1:] != b"/" else path[:-1]:
+            if path.rstrip(b"/") in self._cleared:
+                return True
+        return False
+
+    # -- files and links -----------------------------------------------------------------------------------------
+
+    def _tasks(self) -> Iterator[Task]:
+        for item in self.survey.plan:
+            if self.intent.deadline is not None and time.monotonic() >= self.intent.deadline:
+                raise DurationLimitError("stopped: --max-duration is reached", hint="run it again with --in-place to go on")
+            wanted = wanted_of(item)
+            if not isinstance(wanted, File) or not self.intent.may_replace(item):
+                continue
+            if isinstance(item, Put) and item.symbol == DESCRIBED and (wanted.link or not _was_linked(item)):
+                continue
+            self._say(NEW if isinstance(item, Drop) else CHANGED, wanted)
+            if not wanted.link:
+                yield Task(wanted, _description(wanted), self.intent.checksum and isinstance(item, Fetch))
+
+    def _rest(self, receiver: Receiver) -> None:
+        """Links, hard links, and files that are only described anew."""
+        instead: dict[bytes, bytes] = {}
+        for item in self.survey.plan:
+            wanted = wanted_of(item)
+            if wanted is None or not self.intent.may_replace(item):
+                continue
+            path, described = wanted.path, isinstance(item, Put) and item.symbol == DESCRIBED
+            if described:
+                self._say(DESCRIBED, wanted)
+            if isinstance(wanted, Symlink):
+                self._say(NEW if isinstance(item, Drop) else CHANGED, wanted)
+                self._set(path, partial(self.writer.make_link, path, wanted.target, _description(wanted)))
+            elif isinstance(wanted, File) and wanted.link:
+                self._hard_link(wanted, receiver, instead)
+            elif isinstance(wanted, File) and described and not (isinstance(item, Put) and _was_linked(item)):
+                self._set(path, partial(self.writer.describe_file, path, _description(wanted)))
+
+    def _hard_link(self, wanted: File, receiver: Receiver, instead: dict[bytes, bytes]) -> None:
+        """Only to a file that is what this one is to be: the first of its group may have failed, or been left alone."""
+        first = instead.get(wanted.link, wanted.link)
+        try:
+            if self._is_same(first, wanted):
+                self.writer.make_hard_link(wanted.path, first)
+                self._set(wanted.path, partial(self.writer.describe_file, wanted.path, _description(wanted)))
+                return
+        except FileNotFoundError:
+            pass  # it went away meanwhile
+        except OSError as error:
+            self._failed_at(wanted.path, error)
+            return
+        receiver.run([Task(wanted, _description(wanted))])
+        instead[wanted.link] = wanted.path  # later ones link to this one
+
+    def _is_same(self, first: bytes, wanted: File) -> bool:
+        there = self.writer.stat(first)
+        if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != wanted.size:
+            return False
+        if not self.intent.checksum:
+            return wanted.mtime is None or there.st_mtime_ns == wanted.mtime
+        with open(self.writer.read(first), "rb") as stream:
+            whole = xxhash.xxh3_128()
+            while data := stream.read(1 << 20):
+                whole.update(data)
+        return whole.digest() == wanted.fingerprint
+
+    # -- last ----------------------------------------------------------------------------------------------------
+
+    def _delete(self) -> None:
+        if self.failed or self.survey.incomplete:
+            self.on_notice("nothing was deleted, since not everything could be read or written")
+            return
+        for item in reversed(self.survey.plan):
+            if self.intent.is_extra(item) and not self._is_cleared(item.entry.path):
+                self._remove(item.entry)
+
+    def _remove(self, entry: Entry) -> None:
+        self._say(DELETED, entry)
+        try:
+            try:
+                self.writer.remove(entry.path)
+            except PermissionError:
+                self._open_up(parent_of(entry.path))
+                self.writer.remove(entry.path)
+        except (FileNotFoundError, IsADirectoryError):
+            pass  # gone already: a folder of the snapshot took the place of this file, or somebody else was faster
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # what is in it is not ours to delete: left out by a rule, or a fifo
+                self._failed_at(entry.path, error)
+            return
+        self.deleted += 1
+
+    def _describe_folders(self) -> None:
+        for entry in chain(reversed(self.folders), reversed(self._made)):
+            if entry.path not in self._unmade:
+                self._opened.pop(entry.path, None)
+                self._set(entry.path, partial(self.writer.describe_folder, entry.path, _description(entry)))
+
+    def _close_folders(self) -> None:
+        """Give folders that had to be opened for this user their modes back."""
+        while self._opened:
+            path, mode = self._opened.popitem()
+            self._attempt(path, partial(self._chmod, path, mode))
+
+    def _chmod(self, path: bytes, mode: int) -> None:
+        os.fchmod(self.writer.folder(path), mode)
+
+    # -- small things --------------------------------------------------------------------------------------------
+
+    def _set(self, path: bytes, call: Callable[[], list[str]]) -> None:
+        for sentence in self._attempt(path, call) or ():
+            self.on_unset(path, sentence)
+
+    def _attempt(self, path: bytes, call: Callable[[], T]) -> T | None:
+        """Do it; an OSError is that path's problem."""
+        try:
+            return call()
+        except OSError as error:
+            self._failed_at(path, error)
+            return None
+
+    def _failed_at(self, path: bytes, error: OSError) -> None:
+        self._problem(Problem(show(path), *why_not(error)))
+
+    def _problem(self, problem: Problem) -> None:
+        self.failed = True
+        self.on_problem(problem)
+
+    def _say(self, symbol: str, entry: Entry) -> None:
+        self.job.say(Change(symbol, show(entry.path), entry.size if isinstance(entry, File) else 0))
+
+
+def _was_linked(item: Put) -> bool:
+    """Whether a file stands there as another name of one that it is not to be."""
+    return isinstance(item.entry, File) and bool(item.entry.link)
+
+
+def _description(entry: Entry) -> Description:
+    if isinstance(entry, Symlink):
+        return Description(entry.mtime, None, entry.uid, entry.gid)
+    if isinstance(entry, Folder | File):
+        return Description(entry.mtime, entry.mode, entry.uid, entry.gid, entry.xattrs)
+    return Description()
