@@ -180,7 +180,7 @@ class _Run:
                 self._show(survey)
                 return True
             if parent is not None and not len(survey.plan) and not options.tags and not options.heartbeat:
-                self._nothing_to_do(parent, survey)
+                self._nothing_to_do(head or parent, parent, survey)
                 return True
             return self._carry_out(survey, head, parent, started)
 
@@ -208,7 +208,7 @@ class _Run:
             outcome = committer.write(survey, results)
         self._tally(outcome, sent)
         if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
-            self._finish(parent, parent.manifest, sent)
+            self._finish(head or parent, parent.manifest, sent)
             return True
         ground = Ground(head, parent, self.index.used, {*sent.written, *committer.written}, self.identity)
         record = append_snapshot(self.store, self.dooms, ground, lambda base: self._draft(base, parent, outcome, started))
@@ -268,9 +268,9 @@ class _Run:
             self.state.keep_only(digests)
         self._requests(sent.requests)
 
-    def _nothing_to_do(self, parent: log.Record, survey: Survey) -> None:
+    def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
         keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
-        self.state.remember("head", str(parent.number))
+        self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
         self._requests(Requests())
 
