@@ -16,6 +16,7 @@ from mirror.errors import InTheWayError
 from mirror.manifest import Entry, File, Page, Ref, cut_entries
 from mirror.moves import Moves, row_spool
 from mirror.plan import DELETED, MOVED, NEW, Drop, Fetch, Put
+from mirror.scan import memory_of
 from mirror.snapshot import ManifestReader, ManifestWriter, list_content
 from mirror.spool import Sorter
 from mirror.state import State
@@ -104,19 +105,19 @@ class Committer:
         return before.more is not None and more is not None and before.more.digest == more.digest
 
     def _segments(self, writer: ManifestWriter, merged: Iterator[Merged]) -> Ref:
-        pairs: list[tuple[int, int]] = []
+        held: list[Merged] = []
 
         def entries() -> Iterator[Entry]:
             for entry, pair in merged:
-                pairs.append(pair)
+                held.append((entry, pair))
                 yield entry
 
         refs = []
         for piece in cut_entries(entries()):
             ref = writer.put(SEGMENT, piece)
-            # cut_entries has taken just the entries of this segment: their validators, and no others, are in `pairs`.
-            self.state.keep_validators(self.source, ref.digest, pairs)
-            pairs.clear()
+            # cut_entries has taken just the entries of this segment: they, and no others, are in `held`.
+            self.state.keep_scanned(self.source, ref.digest, memory_of((e for e, _ in held), (pair for _, pair in held)))
+            held.clear()
             refs.append(ref)
         return writer.tree(refs, root_is_node=True)
 

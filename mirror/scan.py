@@ -10,8 +10,11 @@ Reads nothing but the two streams; says its problems to a callback. An incomplet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
+import zstandard
 
 from mirror.chunking import chunk_class
 from mirror.events import Problem
@@ -22,7 +25,87 @@ from mirror.site import FILE, FOLDER, Excluded, Found, Seen, Unread
 
 Known = tuple[Entry, tuple[int, int] | None]  # a parent's entry and its validator at the last scan; None: not remembered
 UNPROVEN = (0, 0)
+# A path of the last scan, field by field as in Found, so that one comparison in C tells that nothing happened to it.
+_Expected = tuple[
+    bytes, str, int, int | None, int | None, int | None, int | None, str, str, bytes, bytes, tuple[int, int], None
+]  # fmt: skip
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[_Expected])
+_compressor = zstandard.ZstdCompressor(level=1)
+_decompressor = zstandard.ZstdDecompressor()
+_MEMORY_MAX = 64 << 20
 _TOLD = 1000
+
+
+class Remembered:
+    """A segment of the parent as the last scan saw it. `load` gives its entries, which a quiet night never asks for."""
+
+    __slots__ = ("expected", "load")
+
+    def __init__(self, expected: Sequence[object], load: Callable[[], list[Known]]) -> None:
+        self.expected, self.load = expected, load
+
+    @classmethod
+    def read(cls, memory: bytes, count: int, entries: Callable[[], list[Entry]]) -> Remembered | None:
+        """From `memory_of`'s bytes; None when they are not of a segment of `count` entries."""
+        try:
+            expected = _decoder.decode(_decompressor.decompress(memory, max_output_size=_MEMORY_MAX))
+        except (zstandard.ZstdError, msgspec.MsgspecError):
+            return None
+        if len(expected) != count:
+            return None
+        return cls(expected, lambda: [(entry, path[11]) for entry, path in zip(entries(), expected, strict=True)])
+
+
+def memory_of(entries: Iterable[Entry], validators: Iterable[tuple[int, int]]) -> bytes:
+    """What the next scan expects of these entries, for `Remembered.read`: 1 µs an entry, 35 bytes."""
+    return _compressor.compress(_encoder.encode([_expected(e, v) for e, v in zip(entries, validators, strict=True)]))
+
+
+def _expected(entry: Entry, validator: tuple[int, int]) -> _Expected:
+    if type(entry) is File and validator != UNPROVEN and not entry.xattrs:
+        return (entry.path, FILE, entry.size, entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group,
+                b"", entry.link, validator, None)  # fmt: skip
+    if type(entry) is Folder and not entry.xattrs:
+        return (entry.path, FOLDER, 0, entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group,
+                b"", b"", validator, None)  # fmt: skip
+    # Nothing that a scan can see: these are always looked at more closely.
+    return (entry.path, "", 0, None, None, None, None, "", "", b"", b"", validator, None)
+
+
+class _Parent:
+    """Where the comparison is in the parent's entries."""
+
+    __slots__ = ("_entries", "_load", "_source", "at", "end", "expected")
+
+    def __init__(self, known: Iterable[Known | Remembered]) -> None:
+        self._source = iter(known)
+        self.expected: Sequence[object] = ()
+        self.at = self.end = 0
+        self._entries: list[Known] | None = None
+        self._load: Callable[[], list[Known]] = list
+
+    def fill(self) -> bool:
+        """Go on to the next segment that has an entry left; False at the end."""
+        while self.at >= self.end:
+            item = next(self._source, None)
+            if item is None:
+                return False
+            self.at = 0
+            if type(item) is Remembered:
+                self.expected, self._load, self._entries = item.expected, item.load, None
+            else:
+                self.expected, self._entries = (None,), [item]  # type: ignore[list-item]
+            self.end = len(self.expected)
+        return True
+
+    def peek(self) -> Known | None:
+        """The next entry, None at the end."""
+        if self.at >= self.end and not self.fill():
+            return None
+        if self._entries is None:
+            self._entries = self._load()
+        return self._entries[self.at]
 
 
 @dataclass
@@ -47,41 +130,51 @@ class Comparison:
     _has_root: bool = False
     _shield: bytes = b""  # everything below this excluded or unread folder keeps its parent's entries
 
-    def run(self, seen: Iterable[Seen], known: Iterable[Known]) -> Iterator[Item]:
+    def run(self, seen: Iterable[Seen], known: Iterable[Known | Remembered]) -> Iterator[Item]:
         """The plan, in order of path."""
-        parent = iter(known)
-        ahead = next(parent, None)
-        counts, looks, same, stays = self.counts, self.checksum, _unchanged, self.on_validator
+        parent = _Parent(known)
+        counts, looks, stays = self.counts, self.checksum, self.on_validator
         for here in seen:
-            path = here.path
-            while ahead is not None and ahead[0].path < path:
-                yield from self._gone(ahead[0])
-                ahead = next(parent, None)
-            if not isinstance(here, Found):
-                self._note(here)
-                if ahead is not None and ahead[0].path == path:
-                    yield from self._kept_or_gone(here, ahead[0])
-                    ahead = next(parent, None)
-                continue
-            counts.scanned += 1
-            if not path:
-                self._has_root = True
-            if not counts.scanned % _TOLD:
-                self.on_scanned(_TOLD)
-            if ahead is not None and not looks and same(here, ahead):
-                # What a quiet night consists of, by itself: 0.9 µs an entry, 2.4 through `_both`.
+            if parent.at >= parent.end:
+                parent.fill()
+            if parent.at < parent.end and here == parent.expected[parent.at] and not looks:
+                # What a quiet night consists of, by itself: 0.6 µs an entry, and its entry is not even decoded.
+                parent.at += 1
                 counts.parent += 1
                 counts.same += 1
-                stays(here.validator)
-                ahead = next(parent, None)
-            elif ahead is not None and ahead[0].path == path:
-                yield from self._both(here, *ahead)
-                ahead = next(parent, None)
-            else:
-                yield self._new(here)
-        while ahead is not None:
+                stays(here[11])  # type: ignore[misc]
+                self._scanned(here[0])
+                continue
+            yield from self._closely(here, parent)
+        while (ahead := parent.peek()) is not None:
+            parent.at += 1
             yield from self._gone(ahead[0])
-            ahead = next(parent, None)
+
+    def _closely(self, here: Seen, parent: _Parent) -> Iterator[Item]:
+        path = here.path
+        while (ahead := parent.peek()) is not None and ahead[0].path < path:
+            parent.at += 1
+            yield from self._gone(ahead[0])
+        there = ahead is not None and ahead[0].path == path
+        parent.at += there
+        if not isinstance(here, Found):
+            self._note(here)
+            if there and ahead is not None:
+                yield from self._kept_or_gone(here, ahead[0])
+            return
+        self._scanned(path)
+        if there and ahead is not None:
+            yield from self._both(here, *ahead)
+        else:
+            yield self._new(here)
+
+    def _scanned(self, path: bytes) -> None:
+        counts = self.counts
+        counts.scanned += 1
+        if not path:
+            self._has_root = True
+        if not counts.scanned % _TOLD:
+            self.on_scanned(_TOLD)
 
     @property
     def found_any(self) -> bool:
@@ -195,20 +288,6 @@ def described_file(here: Found, class_: int, content: File | None = None) -> Fil
 
 def _xattrs(here: Found) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(sorted(here.xattrs.items())) if here.xattrs else ()
-
-
-def _unchanged(here: Found, known: Known) -> bool:
-    """Whether a file or folder is, provably, just what it was."""
-    entry, validator = known
-    if here[0] != entry.path or here.validator != validator or here.xattrs:
-        return False
-    if type(entry) is File:
-        if validator == UNPROVEN or here[1] != FILE or entry.xattrs or here.link != entry.link:
-            return False
-        return here[2:9] == (entry.size, entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group)
-    if type(entry) is Folder and here[1] == FOLDER and not entry.xattrs:
-        return here[3:9] == (entry.mtime, entry.mode, entry.uid, entry.gid, entry.user, entry.group)
-    return False
 
 
 def _same_description(here: Found, entry: File) -> bool:

@@ -2,7 +2,7 @@
 
 Tables
     object      manifest objects by digest (re-hashed when used), so that an unchanged night fetches none
-    validator   for a segment of the last manifest of a source: inode and ctime of each entry, in order
+    scanned     for a segment of the last manifest of a source: what the last scan saw of each entry, inode and ctime included
     found       content records of files that a run read before it was interrupted
     fragment, pack, block, chunk    the merged index (lookup.py)
     doom        object keys that prune records named (lookup.py)
@@ -17,18 +17,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mirror.envelope import Kind, digest_of
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE object (digest BLOB PRIMARY KEY, kind INTEGER, payload BLOB, run INTEGER) WITHOUT ROWID;
-CREATE TABLE validator (source TEXT, segment BLOB, pairs BLOB, device INTEGER, PRIMARY KEY (source, segment)) WITHOUT ROWID;
+CREATE TABLE scanned (source TEXT, segment BLOB, memory BLOB, PRIMARY KEY (source, segment)) WITHOUT ROWID;
 CREATE TABLE found (source TEXT, path BLOB, size INTEGER, mtime INTEGER, v1 INTEGER, v2 INTEGER, record BLOB,
                     PRIMARY KEY (source, path)) WITHOUT ROWID;
 CREATE TABLE fragment (no INTEGER PRIMARY KEY, name TEXT UNIQUE);
@@ -40,7 +39,6 @@ CREATE TABLE chunk (id BLOB, pack INTEGER, block INTEGER, offset INTEGER, length
 CREATE TABLE doom (name TEXT PRIMARY KEY, prune INTEGER) WITHOUT ROWID;
 CREATE TABLE proven (pack TEXT PRIMARY KEY, verdict TEXT) WITHOUT ROWID;
 """
-_PAIR = struct.Struct("<qq")
 
 
 class State:
@@ -122,27 +120,24 @@ class State:
         )
 
     def keep_only(self, digests: Iterable[bytes]) -> None:
-        """Forget all manifest objects, and all validators of segments, but these."""
+        """Forget all manifest objects, and what scans saw of their entries, but these."""
         with self.together():
             self.db.execute("CREATE TEMP TABLE keep (digest BLOB PRIMARY KEY) WITHOUT ROWID")
             self.db.executemany("INSERT OR IGNORE INTO keep VALUES (?)", ((digest,) for digest in digests))
             self.db.execute("DELETE FROM object WHERE digest NOT IN keep")
-            self.db.execute("DELETE FROM validator WHERE segment NOT IN keep")
+            self.db.execute("DELETE FROM scanned WHERE segment NOT IN keep")
             self.db.execute("DROP TABLE keep")
 
-    # -- validators ----------------------------------------------------------------------------------------------
+    # -- the last scan -------------------------------------------------------------------------------------------
 
-    def validators(self, source: str, segment: bytes, count: int) -> list[tuple[int, int]] | None:
-        """(inode, ctime) of each entry of a segment at the last scan of `source`; None when nothing fitting is known."""
-        row = self.db.execute("SELECT pairs FROM validator WHERE source = ? AND segment = ?", (source, segment)).fetchone()
-        if row is None or len(row[0]) != count * _PAIR.size:
-            return None
-        return list(_PAIR.iter_unpack(row[0]))
+    def scanned(self, source: str, segment: bytes) -> bytes | None:
+        """What the last scan of `source` saw of the entries of a segment (scan.py's bytes); None when that is not known."""
+        row = self.db.execute("SELECT memory FROM scanned WHERE source = ? AND segment = ?", (source, segment)).fetchone()
+        return row[0] if row else None
 
-    def keep_validators(self, source: str, segment: bytes, pairs: Iterable[tuple[int, int]]) -> None:
-        """Remember (inode, ctime) of each entry of a segment; (0, 0) means: look at the content next time."""
-        blob = b"".join(_PAIR.pack(*pair) for pair in pairs)
-        self.db.execute("INSERT OR REPLACE INTO validator VALUES (?, ?, ?, 0)", (source, segment, blob))
+    def keep_scanned(self, source: str, segment: bytes, memory: bytes) -> None:
+        """Remember what a scan saw of the entries of a segment."""
+        self.db.execute("INSERT OR REPLACE INTO scanned VALUES (?, ?, ?)", (source, segment, memory))
 
     # -- files found by an unfinished run ------------------------------------------------------------------------
 

@@ -6,8 +6,10 @@ Used by whatever needs to know what differs: sync (then does it), `sync -n` and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 
 from blake3 import blake3
 
@@ -18,7 +20,7 @@ from mirror.events import Problem
 from mirror.manifest import File, Page, Ref
 from mirror.moves import Moves, Row, content_key, row, row_spool
 from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetch, Item, Put, decode, encode
-from mirror.scan import Comparison, Known
+from mirror.scan import Comparison, Known, Remembered, memory_of
 from mirror.site import Filter, Site
 from mirror.site.filters import Matcher
 from mirror.snapshot import ManifestReader, list_content
@@ -81,23 +83,23 @@ class LookOptions:
     delete_excluded: bool = False
 
 
-def known_entries(reader: ManifestReader, root: Ref | None, state: State | None, source: str) -> Iterator[Known]:
+def known_entries(reader: ManifestReader, root: Ref | None, state: State | None, source: str) -> Iterator[Known | Remembered]:
     """A manifest's entries with what the last scan of `source` on this host knew of them."""
     if root is None:
         return
     for ref in reader.leaves(root, SEGMENT):
-        entries = reader.segment(ref)
-        pairs = state.validators(source, ref.digest, len(entries)) if state else None
-        if pairs is None:
-            yield from ((entry, None) for entry in entries)
+        memory = state.scanned(source, ref.digest) if state else None
+        remembered = Remembered.read(memory, ref.entries, partial(reader.segment, ref)) if memory else None
+        if remembered is not None:
+            yield remembered
         else:
-            yield from zip(entries, pairs, strict=True)
+            yield from ((entry, None) for entry in reader.segment(ref))
 
 
 def look(
     site: Site,
     filter: Filter,
-    known: Iterator[Known],
+    known: Iterable[Known | Remembered],
     options: LookOptions,
     on_problem: Callable[[Problem], None],
     scanned: Callable[[int], None] = lambda count: None,
@@ -211,4 +213,4 @@ def keep_validators(reader: ManifestReader, state: State, root: Ref, source: str
     pairs = iter(survey.validators)
     with state.together():
         for ref in reader.leaves(root, SEGMENT):
-            state.keep_validators(source, ref.digest, [next(pairs) for _ in range(ref.entries)])
+            state.keep_scanned(source, ref.digest, memory_of(reader.segment(ref), islice(pairs, ref.entries)))

@@ -12,6 +12,7 @@ No traceback reaches a user unless MIRROR_DEBUG=1 asks for it.
 from __future__ import annotations
 
 import errno
+import gc
 import shlex
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ _HELP = ("-h", "--help")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `mirror ARGUMENTS` (those of this process by default); gives the exit code."""
+    # A scan makes a million small tuples and no cycles: at the default of 700 the collector takes a tenth of an unchanged run.
+    gc.set_threshold(50_000, 50, 100)
     open_closed_streams()
     out = Out()
     try:
