@@ -191,7 +191,7 @@ def test_commands_do_what_is_shown(path: Path, tools: str, tmp_path: Path, reque
     environment = {"PATH": tools, "LANG": "C.UTF-8", "MIRROR_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
     bucket = "my-backups"
     if f"s3://{bucket}/" in text:
-        server = request.getfixturevalue("s3")
+        server = request.getfixturevalue("seaweed")
         bucket = server.new_bucket()
         environment |= {
             "AWS_ENDPOINT_URL": server.endpoint_url,
