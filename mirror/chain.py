@@ -73,16 +73,18 @@ class Chain:
 
     def _fault(self, record: log.Record, previous: log.Record | None, prunes: int | None) -> str:
         """What is wrong with a record, by itself and behind the one before (None: not known). prunes: the newest prune before."""
+        totals = record.body.get("totals")
+        if (
+            record.kind == log.SNAPSHOT
+            and totals
+            and (totals["entries"], totals["bytes"]) != (record.manifest.entries, record.manifest.plain)
+        ):
+            return f"it counts {totals['entries']:,} entries with {totals['bytes']:,} bytes, and its manifest others"
         if self.uuid and record.body.get("target") != self.uuid:
             return "it belongs to another target"
-        named = record.body.get("previous")
-        if record.number == 1:
-            return "it is the first, and names one before it" if named else ""
-        if not named or named.get("number") != record.number - 1:
-            return "it does not name the record before it"
-        if previous is None:
+        if previous is None or previous.number != record.number - 1:
             return ""
-        if named.get("blake3") != previous.digest.hex():
+        if record.body["previous"]["blake3"] != previous.digest.hex():
             return f"it names another record {previous.number} than the one that is there: mixed with another copy of this target?"
         if record.time <= previous.time:
             return "its time is not after that of the record before it"

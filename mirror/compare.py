@@ -49,7 +49,7 @@ def settle(site: Site, item: Fetch) -> Verdict:
     before = item.before
     if before is None:
         return Verdict(NEW)
-    if before.size != item.entry.size:
+    if not isinstance(before, File | Page) or before.size != item.entry.size:
         return Verdict(CHANGED)
     try:
         content = site.open(item.entry.path)
@@ -112,5 +112,5 @@ def symbol_of(one: Entry, other: Entry) -> str:
 
 
 def kind_of(entry: Entry) -> str:
-    """An entry's kind in one word."""
-    return {Folder: "folder", Symlink: "link", File: "file", Page: "page"}.get(type(entry), "redirect")
+    """An entry's kind in one word; a page is a file."""
+    return {Folder: "folder", Symlink: "link", File: "file", Page: "file"}.get(type(entry), "redirect")

@@ -31,8 +31,6 @@ from mirror.state import State
 from mirror.survey import LookOptions, Survey, check_ends, known_entries, look, rows, source_key
 from mirror.target import TargetSpec
 
-_END: Entry = Symlink(b"\xff" * 65_537, b"")  # behind every path that may be
-
 
 def diff(target: TargetSpec, left: str, right: str, job: Job | None = None) -> Iterator[tuple[ChangeLine, int]]:
     """What became of the snapshot `left` on the way to `right`: (line, size in bytes) by path. A moved file is one line, at its new
@@ -97,36 +95,27 @@ def mismatches(
     """Every file of the site read and held against a snapshot: (path, how it differs, bytes read) of each path that needed a look.
     How is empty where all is the same, DESCRIBED where nothing but times, mode or owner differ."""
     known = known_entries(reader, record.manifest, None, "")
-    entries = reader.entries(record.manifest)
-    before: Entry | None = None
     with look(site, filter, known, LookOptions(checksum=True), on_problem) as survey:
         for item in survey.plan:
-            path = item.entry.path
-            while before is None or before.path < path:
-                before = next(entries, _END)
-            there = before if before.path == path else None
             if not isinstance(item, Drop):
-                yield path, *_mismatch(site, item, there, record.number, on_problem)
+                yield item.entry.path, *_mismatch(site, item, record.number, on_problem)
             elif not survey.incomplete:
-                yield path, f"snapshot {record.number} has it, {site.url} does not", 0
+                yield item.entry.path, f"snapshot {record.number} has it, {site.url} does not", 0
 
 
-def _mismatch(
-    site: Site, item: Put | Fetch, there: Entry | None, number: int, on_problem: Callable[[Problem], None]
-) -> tuple[str, int]:
+def _mismatch(site: Site, item: Put | Fetch, number: int, on_problem: Callable[[Problem], None]) -> tuple[str, int]:
+    there, here = item.before, item.entry
     if there is None:
         return f"{site.url} has it, snapshot {number} does not", 0
-    if type(item) is Fetch and item.before is not None:
+    if kind_of(there) != kind_of(here):
+        return f"it is a {kind_of(here)}, in snapshot {number} it is a {kind_of(there)}", 0
+    if isinstance(item, Fetch):
         verdict = settle(site, item)
         if verdict.problem:
             on_problem(verdict.problem)
-        return (
-            "its content is not that of snapshot " + str(number) if verdict.changed else verdict.symbol.strip(SAME)
-        ), verdict.read
-    if type(there) is not type(item.entry):
-        return f"it is a {kind_of(item.entry)}, in snapshot {number} it is a {kind_of(there)}", 0
-    if isinstance(there, Symlink) and isinstance(item.entry, Symlink) and there.target != item.entry.target:
-        return f"it leads to {show(item.entry.target)}, in snapshot {number} to {show(there.target)}", 0
+        return f"its content is not that of snapshot {number}" if verdict.changed else verdict.symbol.strip(SAME), verdict.read
+    if isinstance(there, Symlink) and isinstance(here, Symlink) and there.target != here.target:
+        return f"it leads to {show(here.target)}, in snapshot {number} to {show(there.target)}", 0
     return DESCRIBED, 0
 
 

@@ -85,8 +85,9 @@ class Damage:
     def files(self) -> Iterator[tuple[bytes, str]]:
         """(path, what is wrong and in which snapshots) of each damaged file."""
         query = "SELECT path, why, snapshot FROM holder ORDER BY path, why, snapshot"
-        for (path, why), rows in groupby(self.db.execute(query), lambda row: row[:2]):
-            yield path, f"damaged in {_snapshots(row[2] for row in rows)}: {why}"
+        for path, rows in groupby(self.db.execute(query), lambda row: row[0]):
+            parts = [f"in {_snapshots(row[2] for row in some)}: {why}" for why, some in groupby(rows, lambda row: row[1])]
+            yield path, "damaged " + "; ".join(parts)
 
 
 @dataclass
@@ -102,12 +103,8 @@ class Trees:
     _held: list[tuple[str, bytes, int, list[ChunkId]]] = field(default_factory=list)
     _held_ids: int = 0
 
-    def check(self, root: Ref, totals: tuple[int, int]) -> None:
-        """Check a manifest from its root down. totals: entries and bytes, as the record counts them."""
-        if totals != (root.entries, root.plain):
-            self.on_problem(
-                root.name.key(), f"its record counts {totals[0]:,} entries, {totals[1]:,} bytes, and names it with others"
-            )
+    def check(self, root: Ref) -> None:
+        """Check a manifest from its root down."""
         self._manifest(root, 0, None)
         self._ask()
 

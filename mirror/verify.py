@@ -140,6 +140,9 @@ class _Verify:
     ) -> None:
         self.spec, self.options, self.job, self.report, self.deadline = spec, options, job, report, deadline
         self.suspects: list[tuple[str, str]] = []
+        self.told: set[str] = set()  # objects
+        self.head: log.Record | None = None
+        self.snapshots: dict[int, log.Record] = {}
         self.counts = Counts()
         self.stack = stack
         self.store, self.uuid, self.site = self._open(stack)
@@ -149,7 +152,6 @@ class _Verify:
         self.db = state.db
         self.index, self.dooms = ChunkIndex(state, self.store), log.Dooms(self.store, state)
         self.reader, self.damage = ManifestReader(self.store, None), Damage(state.db)
-        self.spoilt_fragments: set[str] = set()
 
     def run(self) -> None:
         """Everything, in order."""
@@ -231,12 +233,14 @@ class _Verify:
             self._problem(str(error), "it is not there: what was pruned is not fully known", _BRING_BACK)
 
     def _spoilt_fragment(self, key: str, error: Exception) -> None:
-        if key not in self.spoilt_fragments:
-            self.spoilt_fragments.add(key)
-            why = error.why if isinstance(error, DamageError) else str(error)
-            self._problem(key, why, _BRING_BACK)
+        self._problem(key, error.why if isinstance(error, DamageError) else str(error), _BRING_BACK)
 
     def _problem(self, path: str, why: str, hint: str = "", kind: str = "damaged") -> None:
+        """Tell a problem; an object that was told already is not told again."""
+        if hint and path in self.told:
+            return
+        if hint:
+            self.told.add(path)
         self._report(Problem(path, kind, why, hint))
 
     def _report(self, problem: Problem) -> None:
@@ -250,8 +254,7 @@ class _Verify:
         self.job.say(PhaseBegan("read", total))
         trees = Trees(self.reader, self.damage, self._suspect, lambda count: self.job.say(Advanced(count)))
         for record in self.snapshots.values():
-            totals = record.body.get("totals", {})
-            trees.check(record.manifest, (int(totals.get("entries", 0)), int(totals.get("bytes", 0))))
+            trees.check(record.manifest)
             if record.body.get("changes"):
                 trees.check_lines(
                     log.ref_of(record.body["changes"]), CHANGES, decode_changes, f"the list of changes of snapshot {record.number}"
@@ -262,6 +265,8 @@ class _Verify:
                 prune = log.read_record(self.store, number)
             except (DamageError, NotFound):
                 break  # told already
+            if prune.kind != log.PRUNE:
+                break
             trees.check_lines(log.ref_of(prune.body["dooms"]), NAMES, decode_names, f"what record {number} dooms")
             number = int(prune.body["prune"])
         self.report.objects = trees.objects
