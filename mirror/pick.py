@@ -367,12 +367,21 @@ def apart(spec: TargetSpec, name: str, uuid: str) -> Iterator[State]:
 # -- paths ------------------------------------------------------------------------------------------------------------
 
 
+def plain_path(path: bytes | str) -> bytes:
+    """A path given by a user as it stands in a manifest, without the slash of a folder; empty for all.
+
+    >>> plain_path("./docs/"), plain_path("/"), plain_path(".")
+    (b'docs', b'', b'')
+    """
+    plain = os.fsencode(path).removeprefix(b"./").strip(b"/")
+    return b"" if plain == b"." else plain
+
+
 def _spans(path: bytes | str) -> list[tuple[bytes, bytes]]:
     """The stretches of paths that a path given by a user covers: itself as a file, and what is below it as a folder."""
-    plain = os.fsencode(path).removeprefix(b"./").lstrip(b"/")
-    only_folder = plain.endswith(b"/")
-    plain = plain.rstrip(b"/")
-    if plain in (b"", b"."):
+    plain = plain_path(path)
+    only_folder = os.fsencode(path).endswith(b"/")
+    if not plain:
         return [(b"", _BEHIND_ALL)]
     if fault := path_fault(plain):
         raise UsageError("cannot find", where=show(os.fsencode(path)), why=fault, hint="give paths as `mirror ls` prints them")

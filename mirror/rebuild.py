@@ -7,6 +7,7 @@ and the folders' own metadata last, from the leaves up. What goes wrong with one
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -42,8 +43,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a restore is to do with what it finds. paths: those chosen, all when empty. folders: whether the snapshot has folders
-    (objects of a bucket come without). overwrite: always, if-newer or never. deadline: monotonic."""
+    """What a restore is to do with what it finds. paths: those chosen (`plain_path`), all when empty. folders: whether the snapshot
+    has folders (objects of a bucket come without). overwrite: always, if-newer or never. deadline: monotonic."""
 
     paths: tuple[bytes, ...] = ()
     folders: bool = True
@@ -55,8 +56,7 @@ class Intent:
 
     def chosen(self, path: bytes) -> bool:
         """Whether a path is among those to be restored."""
-        some = [each.strip(b"/") for each in self.paths]
-        return not some or any(not each or path == each or path.startswith(each + b"/") for each in some)
+        return not self.paths or any(not each or path == each or path.startswith(each + b"/") for each in self.paths)
 
     def is_extra(self, item: Item) -> bool:
         """Whether the snapshot does not have what stands there."""
@@ -313,10 +313,8 @@ class Rebuild:
         """Give folders that had to be opened for this user their modes back."""
         while self._opened:
             path, mode = self._opened.popitem()
-            self._attempt(path, partial(self._chmod, path, mode))
-
-    def _chmod(self, path: bytes, mode: int) -> None:
-        os.fchmod(self.writer.folder(path), mode)
+            with contextlib.suppress(FileNotFoundError):  # deleted since
+                os.fchmod(self.writer.folder(path), mode)
 
     # -- small things --------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from mirror.keys import parent_of, show
 from mirror.log import Record
 from mirror.manifest import Entry, File, Folder, Page, Redirect, decode_entry, encode
 from mirror.owners import Owners
-from mirror.pick import Reading
+from mirror.pick import Reading, plain_path
 from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, DeletionLimit, Drop, Fetch, Put
 from mirror.rebuild import Intent, Rebuild, wanted_of
 from mirror.site import Filter, Seen, Site
@@ -101,7 +101,7 @@ def restore(target: TargetSpec, out: str, options: RestoreOptions | None = None,
     if not is_folder_url(out):
         raise UsageError("cannot restore into", where=out, why="it is no local folder")
     folder = str(folder_of(out))
-    check_ends(folder, target.store.url)
+    check_ends(folder, target.store.url, "cannot restore into")
     owners = Owners(options.numeric_ids, options.chown, options.chmod)
     try:
         with Reading(target, job) as reading:
@@ -141,9 +141,10 @@ class _Run:
         self.report = RestoreReport(reading.store.url, out, reading.target.site, record.number, options.dry_run)
         self.matcher = Matcher(replace(options.filter, ignore_files=False)) if options.filter.rules else None
         self.folders: Spool[Entry] = Spool(encode, decode_entry)
-        self.above = {entry.path: entry for entry in reading.at_paths(record, _above(options.paths)) if isinstance(entry, Folder)}
+        paths = tuple(plain_path(path) for path in options.paths)
+        self.above = {entry.path: entry for entry in reading.at_paths(record, _above(paths)) if isinstance(entry, Folder)}
         self.intent = Intent(
-            options.paths, b"" in self.above, options.delete, options.overwrite, options.checksum, options.workers, deadline
+            paths, b"" in self.above, options.delete, options.overwrite, options.checksum, options.workers, deadline
         )
         self.instead: dict[bytes, bytes] = {}
         self.unset = self.bytes_wanted = 0
@@ -210,7 +211,10 @@ class _Run:
             with os.scandir(self.out) as entries:
                 return any(not TEMPORARY.search(os.fsencode(entry.name)) or self.options.in_place for entry in entries)
         except FileNotFoundError:
-            return False
+            if not os.path.lexists(self.out):
+                return False
+            why = "it is a link to nowhere"
+            raise UsageError("cannot restore into", where=self.out, why=why, hint="name the folder itself") from None
         except NotADirectoryError:
             raise UsageError("cannot restore into", where=self.out, why="it is no folder") from None
         except PermissionError as error:
@@ -357,7 +361,6 @@ def _above(paths: tuple[bytes, ...]) -> list[bytes]:
     """The folders over some paths, the root among them."""
     found = {b""}
     for path in paths:
-        path = path.strip(b"/")
         while path := parent_of(path):
             found.add(path)
             path = path[:-1]

@@ -34,17 +34,20 @@ def source_key(identity: dict[str, str]) -> str:
     return blake3(repr(sorted(identity.items())).encode()).hexdigest(16)
 
 
-def check_ends(source: str, target: str) -> None:
-    """UsageError when source and target are local folders and one is the other or inside it."""
+def check_ends(source: str, target: str, what: str = "cannot mirror") -> None:
+    """UsageError when source (or OUT, `what` says which) and target are local folders and one is the other or inside it."""
     if not (is_folder_url(source) and is_folder_url(target)):
         return
     a, b = os.path.realpath(folder_of(source)), os.path.realpath(folder_of(target))
+    inside, hint = "", "name another folder: what is kept and where it is kept must lie apart"
     if a == b:
-        raise UsageError("cannot mirror a folder into itself", where=a, hint="name another target")
-    if b.startswith(a.rstrip("/") + "/"):
-        raise UsageError("cannot mirror", where=a, why=f"the target {b} is inside it", hint="put the target elsewhere")
-    if a.startswith(b.rstrip("/") + "/"):
-        raise UsageError("cannot mirror", where=a, why=f"it is inside the target {b}", hint="put the target elsewhere")
+        inside = "it is the target itself"
+    elif b.startswith(a.rstrip("/") + "/"):
+        inside = f"the target {b} is inside it"
+    elif a.startswith(b.rstrip("/") + "/"):
+        inside = f"it is inside the target {b}"
+    if inside:
+        raise UsageError(what, where=a, why=inside, hint=hint)
 
 
 @dataclass

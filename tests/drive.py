@@ -37,7 +37,8 @@ import mirror
 for module in pkgutil.walk_packages(mirror.__path__, "mirror."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-import pathspec.patterns.gitignore.spec, platformdirs.unix, sqlite3, tempfile, difflib, encodings.idna, grp, pwd
+import pathspec.patterns.gitignore.spec, platformdirs.unix, sqlite3, tempfile, difflib, grp, pwd
+import encodings.idna, encodings.unicode_escape
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -92,8 +93,8 @@ def words_of(arguments: Iterable[object]) -> list[str]:
 def as_nobody(*arguments: object) -> Done:
     """`mirror ARGUMENTS` as a user without rights (as this one, when that is not root)."""
     command = [sys.executable, "-c", _AS_NOBODY, json.dumps([str(ROOT), *sys.path]), *words_of(arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
-    return _judged(Done(ran.returncode, ran.stdout, ran.stderr))
+    ran = subprocess.run(command, capture_output=True, timeout=60, cwd="/")
+    return _judged(Done(ran.returncode, *(each.decode(errors="backslashreplace") for each in (ran.stdout, ran.stderr))))
 
 
 def _text(stream: io.TextIOWrapper) -> str:

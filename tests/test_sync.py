@@ -10,8 +10,10 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -139,19 +141,37 @@ def test_an_empty_folder_and_a_lone_file(tmp_path: Path, target: TargetSpec) -> 
     assert list(truth(back(target, tmp_path / "first", "1"))) == [b""]
 
 
-def test_times_that_no_clock_shows(tmp_path: Path, target: TargetSpec) -> None:
+def test_times_that_no_clock_shows(tmp_path: Path, target: TargetSpec, memory_folder: Path) -> None:
     """A broken clock, or a filesystem that stores 64 bits of seconds, gives times that no calendar has."""
-    site = tmp_path / "site"
+    site = memory_folder / "site"
     for number, seconds in enumerate((-(2**31), 2**31, 2**33, 2**34 - 1, 2**40, 2**62, -(2**62))):
         write(site / f"{number}", b"x" * number)
         try:
             os.utime(site / f"{number}", ns=(0, seconds * 10**9 + 5))
         except (OSError, OverflowError):
             os.unlink(site / f"{number}")
+    os.symlink("0", site / "link")
+    os.utime(site / "link", ns=(0, 2**62 * 10**9), follow_symlinks=False) if memory_folder != tmp_path else None
+    os.utime(site, ns=(0, 2**62 * 10**9)) if memory_folder != tmp_path else None
     report, _ = night(site, target)
     assert report.entries == len(truth(site))
-    assert cli("ls", place(target), "-l").code == 0
+    assert night(site, target)[0].snapshot == 0
+    listed = cli("ls", place(target), "-l")
+    assert (listed.code, len(listed.out.splitlines())) == (0, report.entries)
+    assert cli("verify", place(target), "--against", site).code == 0
     assert truth(back(target, tmp_path / "out")).keys() == truth(site).keys()
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where times have 64 bits of seconds, if this system has such a place."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="mirror-test-", dir="/dev/shm"))
+    except OSError:
+        yield tmp_path
+        return
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_a_file_of_many_chunks_that_outgrows_its_class(tmp_path: Path, target: TargetSpec) -> None:

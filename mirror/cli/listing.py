@@ -82,7 +82,7 @@ def long_line(entry: Entry) -> str:
     mode = getattr(entry, "mode", None)
     if isinstance(entry, Symlink):
         mode = 0o777  # as ls shows it: a link has no rights of its own
-    shown = stat.filemode(bits | mode) if mode is not None else stat.filemode(bits)[0] + "?" * 9
+    shown = stat.filemode(bits | mode & 0o7777) if mode is not None else stat.filemode(bits)[0] + "?" * 9
     mtime = getattr(entry, "mtime", None)
     when = time_text(datetime.fromtimestamp(mtime / 1e9).astimezone()) if mtime is not None else "-"
     target = getattr(entry, "target", b"")

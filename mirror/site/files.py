@@ -25,7 +25,7 @@ from mirror.errors import NotFound
 from mirror.keys import parent_of
 from mirror.site import Content, Filter, Seen
 from mirror.site.filters import Matcher
-from mirror.site.walk import FOLDER_FLAGS, Walk, check_root
+from mirror.site.walk import FOLDER_FLAGS, Walk, check_root, mtime_of
 
 # O_NONBLOCK: a fifo that was swapped in must not hang us.
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -78,13 +78,13 @@ class FolderSite:
         except BaseException:
             os.close(fd)
             raise
-        return Content(stream, seen.st_size, seen.st_mtime_ns, (seen.st_ino, seen.st_ctime_ns))
+        return Content(stream, seen.st_size, mtime_of(seen), (seen.st_ino, seen.st_ctime_ns))
 
     def recheck(self, path: bytes, content: Content) -> str:
         seen = os.fstat(content.stream.fileno())
         if seen.st_size != content.size:
             return f"its size changed from {content.size} to {seen.st_size} while it was read"
-        if seen.st_mtime_ns != content.mtime or seen.st_ctime_ns != content.validator[1]:
+        if mtime_of(seen) != content.mtime or seen.st_ctime_ns != content.validator[1]:
             return "it was changed while it was read"
         return ""
 

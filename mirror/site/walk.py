@@ -35,6 +35,7 @@ FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXE
 _HELD_OPEN: Final = 64
 _LONG: Final = 65_000  # only below such a prefix can a path be too long for a manifest
 _SLASH: Final = 0x2F
+TIME_MAX: Final = 2**63 - 1  # ns; some filesystems keep times of which a manifest holds no number
 _KINDS: Final = {
     stat.S_IFIFO: "it is a fifo",
     stat.S_IFSOCK: "it is a socket",
@@ -94,14 +95,15 @@ class Walk:
                         yield from self._out(_lost(prefix + name, error))
                         continue
                     mode, uid, gid = seen.st_mode, seen.st_uid, seen.st_gid
-                    if mode & 0o170000 != plain or seen.st_nlink != 1 or careful or held:
+                    mtime = seen.st_mtime_ns
+                    if mode & 0o170000 != plain or seen.st_nlink != 1 or careful or held or not -TIME_MAX <= mtime <= TIME_MAX:
                         yield from self._out(self._look(name, seen))
                         continue
                     # tuple.__new__: the constructor with keywords costs 1 µs more an entry.
                     yield make(
                         Found,
                         (
-                            prefix + name, FILE, seen.st_size, seen.st_mtime_ns, mode & 0o7777, uid, gid, users[uid], groups[gid],
+                            prefix + name, FILE, seen.st_size, mtime, mode & 0o7777, uid, gid, users[uid], groups[gid],
                             b"", b"", (seen.st_ino, seen.st_ctime_ns), None,
                         ),
                     )  # fmt: skip
@@ -141,7 +143,7 @@ class Walk:
     def _found(self, path: bytes, kind: str, seen: os.stat_result, attributes: dict[bytes, bytes] | None) -> Found:
         uid, gid, mode = seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)
         return Found(
-            path, kind, 0, seen.st_mtime_ns, mode, uid, gid, self._users[uid], self._groups[gid], xattrs=attributes
+            path, kind, 0, mtime_of(seen), mode, uid, gid, self._users[uid], self._groups[gid], xattrs=attributes
         )  # fmt: skip
 
     def _out(self, *seen: Seen) -> Iterator[Seen]:
@@ -280,6 +282,11 @@ class Walk:
             return _read_xattrs(fd, b"") if self._xattrs else None
         except OSError:
             return None
+
+
+def mtime_of(seen: os.stat_result) -> int:
+    """The mtime in ns; the nearest that a manifest can hold."""
+    return max(-TIME_MAX, min(seen.st_mtime_ns, TIME_MAX))
 
 
 def _names(entries: Iterable[os.DirEntry[str]]) -> Iterator[bytes]:

@@ -28,7 +28,13 @@ from mirror.keys import parent_of
 TEMPORARY = re.compile(rb"(?:^|/)\.mirror-tmp-[0-9a-f]{16}\Z")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HELD = 32
+# A manifest may hold numbers and names that no system takes: Python says so before the system is asked.
+_UNSETTABLE = (OSError, OverflowError, ValueError)
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 class Description(NamedTuple):
@@ -116,13 +122,12 @@ class FolderWriter:
     def describe(self, fd: int, what: Description) -> list[str]:
         """Set an open file's metadata; what could not be set, as sentences. Owner first: it takes set-id bits away."""
         failed = []
-        doing = ""
+        doing = "owner"
         try:
             if what.uid is not None or what.gid is not None:
-                doing = "owner"
                 os.fchown(fd, -1 if what.uid is None else what.uid, -1 if what.gid is None else what.gid)
-        except OSError as error:
-            failed.append(f"its {doing} could not be set ({error.strerror})")
+        except _UNSETTABLE as error:
+            failed.append(f"its {doing} could not be set ({_reason(error)})")
         try:
             for key, value in what.xattrs:
                 doing = f"attribute {key.decode(errors='backslashreplace')}"
@@ -133,8 +138,8 @@ class FolderWriter:
             doing = "times"
             if what.mtime is not None:
                 os.utime(fd, ns=(what.mtime, what.mtime))
-        except OSError as error:
-            failed.append(f"its {doing} could not be set ({error.strerror})")
+        except _UNSETTABLE as error:
+            failed.append(f"its {doing} could not be set ({_reason(error)})")
         return failed
 
     def put(self, draft: Draft, path: bytes) -> None:
@@ -165,6 +170,8 @@ class FolderWriter:
 
     def make_link(self, path: bytes, target: bytes, what: Description) -> list[str]:
         """Put a symbolic link there, replacing a file or link; what could not be set."""
+        if not target or b"\0" in target:
+            raise OSError(errno.EINVAL, "a link that says nothing, or a NUL byte, cannot be")
         fd, name = self._place(path)
         temporary = b".mirror-tmp-" + secrets.token_hex(8).encode()
         os.symlink(target, temporary, dir_fd=fd)
@@ -180,8 +187,8 @@ class FolderWriter:
                 )
             if what.mtime is not None:
                 os.utime(temporary, ns=(what.mtime, what.mtime), dir_fd=fd, follow_symlinks=False)
-        except OSError as error:
-            failed.append(f"its owner or times could not be set ({error.strerror})")
+        except _UNSETTABLE as error:
+            failed.append(f"its owner or times could not be set ({_reason(error)})")
         try:
             os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
         except OSError:
