@@ -1,0 +1,371 @@
+"""A small site and its target through edits, syncs, crashes, lost answers, races, prunes and set-backs, against a dictionary.
+
+The dictionary is what was really in the folder when each snapshot was taken, asked of the system itself. Whatever happens in
+between, every live snapshot comes back as it was, and none appears or goes but by a record.
+
+    pytest tests/test_stateful.py               # a few dozen short histories
+    pytest tests/test_stateful.py -m long       # many long ones
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from byhand import dooms_of, forget, head_of, needs, prune
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from mirrors import BEGINNING, Item, noise, tree
+
+from mirror import log
+from mirror.errors import TemporaryError
+from mirror.keys import record_number
+from mirror.plan import DeletionLimit
+from mirror.restore import RestoreOptions, restore
+from mirror.site import SiteSpec
+from mirror.store import Data, Stat, StoreSpec
+from mirror.store.memory import MemoryStore
+from mirror.sync import SyncOptions, sync
+from mirror.target import Making, TargetSpec
+from mirror.verify import VerifyOptions, verify
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process is gone; nothing that it would do afterwards reaches the store."""
+
+
+class Flaky(MemoryStore):
+    """A store that a run may lose. `fail(how, at)`: at the at-th call from now the run is killed before the store acts or after,
+    one answer is lost, or the store is gone from then on. `act`: done once, before the next record is created."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.calm()
+
+    def calm(self) -> None:
+        self.how, self.left, self.struck = "", 0, False
+        self.act: Callable[[], Any] | None = None
+
+    def fail(self, how: str, at: int) -> None:
+        self.how, self.left = how, at
+
+    def _step(self, act: Callable[[], T]) -> T:
+        if not self.how:
+            return act()
+        self.left -= 1
+        if self.struck and self.how != "lost answer":
+            raise self._error()
+        if self.left > 0 or self.struck:
+            return act()
+        self.struck = True
+        if self.how in ("killed after", "lost answer"):
+            act()
+        raise self._error()
+
+    def _error(self) -> BaseException:
+        return Killed() if self.how.startswith("killed") else TemporaryError("cannot reach", where=self.url, why="a test says so")
+
+    def get(self, key: str, limit: int) -> bytes:
+        return self._step(lambda: super(Flaky, self).get(key, limit))
+
+    def get_ranges(self, key: str, ranges: Any) -> list[bytes]:
+        return self._step(lambda: super(Flaky, self).get_ranges(key, ranges))
+
+    def size(self, key: str) -> int | None:
+        return self._step(lambda: super(Flaky, self).size(key))
+
+    def list(self, prefix: str) -> Any:
+        found: list[Stat] = self._step(lambda: [*super(Flaky, self).list(prefix)])
+        return iter(found)
+
+    def create(self, key: str, data: Data) -> bool:
+        if record_number(key) is not None and self.act:
+            act, self.act = self.act, None
+            act()
+        return self._step(lambda: super(Flaky, self).create(key, data))
+
+    def put_hint(self, key: str, data: Data) -> None:
+        self._step(lambda: super(Flaky, self).put_hint(key, data))
+
+
+NAMES = ("a", "b", "a-b", "c", "index.html", "é")
+paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
+numbers = st.integers(0, 1 << 30)
+hosts = st.sampled_from(("one", "two", ""))
+contents = st.one_of(
+    st.sampled_from((b"", b"x", b"same " * 3000)),
+    st.tuples(st.sampled_from((10, 5_000, 60_000, 300_000)), st.integers(0, 5)).map(lambda both: noise(*both)),
+    st.just(0).map(lambda _: noise(1_400_000)),  # more than 64 chunks: a list of its own
+)
+crashes = st.sampled_from(("killed before", "killed after", "lost answer", "gone"))
+
+
+class Nights(RuleBasedStateMachine):
+    """One site, one target, three hosts (one without a cache)."""
+
+    count: ClassVar[int] = 0
+
+    @initialize()
+    def begin(self) -> None:
+        Nights.count += 1
+        self.held = tempfile.TemporaryDirectory(prefix="mirror-nights-")
+        self.folder = Path(self.held.name)
+        self.site = self.folder / "site"
+        self.site.mkdir()
+        self.url = f"memory://nights-{Nights.count}"
+        store = Flaky.named(f"nights-{Nights.count}")
+        assert isinstance(store, Flaky)
+        self.store = store
+        self.truth: dict[int, dict[bytes, Item]] = {}
+        self.copy: tuple[dict[str, bytes], dict[int, dict[bytes, Item]]] | None = None
+        self.tick = BEGINNING
+        self.run("one")
+
+    def spec(self, host: str) -> TargetSpec:
+        return TargetSpec(StoreSpec(self.url), self.folder / f"cache-{host}" if host else None)
+
+    # -- edits ---------------------------------------------------------------------------------------------------------
+
+    def _stamped(self, path: Path) -> None:
+        """A time that no other content ever had: without a cache, size and time decide."""
+        self.tick += 1_000_001
+        os.utime(path, ns=(self.tick, self.tick), follow_symlinks=False)
+
+    def _room(self, path: str) -> Path:
+        """The path with folders above it, whatever was there gone."""
+        full = self.site / path
+        for above in [*reversed(full.relative_to(self.site).parents)][1:]:
+            here = self.site / above
+            if here.is_symlink() or here.is_file():
+                here.unlink()
+        if full.is_symlink() or full.is_file():
+            full.unlink()
+        elif full.exists():
+            shutil.rmtree(full)
+        full.parent.mkdir(parents=True, exist_ok=True)
+        return full
+
+    def _there(self, number: int, *, folders: bool = True) -> Path | None:
+        found = sorted(path for path in self.site.rglob("*") if folders or (path.is_file() and not path.is_symlink()))
+        return found[number % len(found)] if found else None
+
+    @rule(path=paths, data=contents)
+    def put(self, path: str, data: bytes) -> None:
+        full = self._room(path)
+        full.write_bytes(data)
+        self._stamped(full)
+
+    @rule(number=numbers, at=numbers, data=st.binary(min_size=1, max_size=40))
+    def edit(self, number: int, at: int, data: bytes) -> None:
+        full = self._there(number, folders=False)
+        if full:
+            old = full.read_bytes()
+            at %= len(old) + 1
+            full.write_bytes(old[:at] + data + old[at + number % 3 :])
+            self._stamped(full)
+
+    @rule(number=numbers)
+    def delete(self, number: int) -> None:
+        full = self._there(number)
+        if full:
+            self._room(str(full.relative_to(self.site)))
+
+    @rule(number=numbers, path=paths)
+    def rename(self, number: int, path: str) -> None:
+        full = self._there(number)
+        if full and not (self.site / path).is_relative_to(full) and not full.is_relative_to(self.site / path):
+            aside = self.folder / "aside"
+            full.rename(aside)
+            aside.rename(self._room(path))
+
+    @rule(number=numbers, mode=st.sampled_from((0o600, 0o644, 0o755, 0o700)))
+    def chmod(self, number: int, mode: int) -> None:
+        full = self._there(number)
+        if full and not full.is_symlink():
+            full.chmod(mode | (0o700 if full.is_dir() else 0))
+
+    @rule(number=numbers)
+    def touch(self, number: int) -> None:
+        full = self._there(number)
+        if full:
+            self._stamped(full)
+
+    @rule(path=paths, leads=st.sampled_from(("a", "../../..", "/nowhere")))
+    def link(self, path: str, leads: str) -> None:
+        self._room(path).symlink_to(leads)
+
+    @rule(number=numbers, path=paths)
+    def hard_link(self, number: int, path: str) -> None:
+        full = self._there(number, folders=False)
+        if full and not full.is_relative_to(self.site / path) and not (self.site / path).is_relative_to(full):
+            aside = self.folder / "aside"
+            os.link(full, aside)
+            aside.rename(self._room(path))
+
+    @rule(path=paths)
+    def folder_made(self, path: str) -> None:
+        self._room(path).mkdir()
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def run(self, host: str, tags: tuple[str, ...] = ()) -> None:
+        options = SyncOptions(
+            making=Making("packed", "www"),
+            workers=0,
+            max_delete=DeletionLimit(percent=100),
+            allow_empty_source=True,
+            tags=tags,
+        )
+        try:
+            report = sync(SiteSpec(str(self.site)), self.spec(host), options)
+            assert not report.problems
+        finally:
+            self.store.calm()
+            self.look()
+        assert self.truth[max(self.truth)] == tree(self.site), "after a good run the newest snapshot is the site"
+
+    def look(self) -> None:
+        """Take note of snapshots that are new; none else may have come or gone."""
+        head = log.read_head(self.store)
+        live = list(head.live) if head else []
+        fresh = [number for number in live if number not in self.truth]
+        for number in fresh:
+            self.truth[number] = tree(self.site)
+        assert live == sorted(self.truth)
+
+    @rule(host=hosts)
+    def night(self, host: str) -> None:
+        self.run(host)
+
+    @rule(host=hosts)
+    def release(self, host: str) -> None:
+        self.run(host, ("release",))
+
+    @rule(host=hosts, how=crashes, at=st.integers(1, 25))
+    def bad_night(self, host: str, how: str, at: int) -> None:
+        self.store.fail(how, at)
+        try:
+            self.run(host)
+        except (Killed, TemporaryError):
+            pass
+
+    @rule(host=hosts, what=st.sampled_from(("run", "forget", "prune", "repack", "forget and prune")), seed=numbers)
+    def race(self, host: str, what: str, seed: int) -> None:
+        def act() -> None:
+            if what == "run":
+                options = SyncOptions(workers=0, max_delete=DeletionLimit(percent=100), allow_empty_source=True)
+                sync(SiteSpec(str(self.site)), self.spec("two" if host == "one" else "one"), options)
+            if "forget" in what:
+                self._forget(seed)
+            if "prune" in what or what == "repack":
+                prune(self.store, repack=what == "repack", keep_objects=bool(seed & 1), random=Random(seed))
+
+        self.store.act = act
+        self.run(host)
+
+    # -- the target ----------------------------------------------------------------------------------------------------
+
+    def _forget(self, seed: int) -> None:
+        live = list(head_of(self.store).live)
+        gone = Random(seed).sample(live, Random(seed).randint(0, len(live)))
+        forget(self.store, gone)
+        for number in gone:
+            self.truth.pop(number, None)
+
+    @rule(seed=numbers)
+    def forgotten(self, seed: int) -> None:
+        self._forget(seed)
+        self.look()
+
+    @rule(seed=numbers, share=st.sampled_from((1.0, 0.5)), keep=st.booleans(), repack=st.booleans())
+    def pruned(self, seed: int, share: float, keep: bool, repack: bool) -> None:
+        prune(self.store, keep_objects=keep, share=share, repack=repack, random=Random(seed))
+        self.look()
+
+    @rule(seed=numbers)
+    def slow_deleter(self, seed: int) -> None:
+        doomed = dooms_of(self.store)
+        self.store.delete([key for key in sorted(self.store.objects) if doomed(key) and Random(f"{seed} {key}").random() < 0.7])
+
+    @rule()
+    def copied(self) -> None:
+        self.copy = dict(self.store.objects), dict(self.truth)
+
+    @precondition(lambda self: self.copy is not None)
+    @rule()
+    def set_back(self) -> None:
+        assert self.copy
+        self.store.objects.clear()
+        self.store.objects.update(self.copy[0])
+        self.truth = dict(self.copy[1])
+
+    @rule(host=st.sampled_from(("one", "two")))
+    def cache_lost(self, host: str) -> None:
+        shutil.rmtree(self.folder / f"cache-{host}", ignore_errors=True)
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+
+    @rule(host=hosts, number=numbers)
+    def restored(self, host: str, number: int) -> None:
+        live = sorted(self.truth)
+        if live:
+            self._restore(host, live[number % len(live)])
+
+    def _restore(self, host: str, number: int) -> None:
+        out = self.folder / "out"
+        report = restore(self.spec(host), str(out), RestoreOptions(at=str(number), workers=0))
+        assert report.exit_code == 0, report.problems
+        assert tree(out) == self.truth[number]
+        shutil.rmtree(out)
+
+    @rule(host=hosts)
+    def verified(self, host: str) -> None:
+        report = verify(self.spec(host), VerifyOptions(workers=0))
+        assert report.exit_code == 0, report.problems
+
+    def teardown(self) -> None:
+        if not hasattr(self, "held"):
+            return
+        try:
+            need = needs(self.store)
+            doomed = dooms_of(self.store)
+            assert all(need.chunks.values())
+            assert need.objects <= set(self.store.objects)
+            assert not any(map(doomed, need.objects))
+            for number in self.truth:
+                self._restore("one", number)
+                self._restore("", number)
+            self.verified("")
+        finally:
+            self.store.objects.clear()
+            self.held.cleanup()
+
+
+QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+
+
+def test_nights() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Nights,
+        settings=settings(
+            max_examples=25, stateful_step_count=18, deadline=None, database=None, derandomize=True, suppress_health_check=QUIET
+        ),
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_many_long_nights() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Nights,
+        settings=settings(max_examples=600, stateful_step_count=50, deadline=None, database=None, suppress_health_check=QUIET),
+    )
