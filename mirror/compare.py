@@ -92,7 +92,7 @@ def same_entry(one: Entry, other: Entry) -> bool:
         return True
     if type(one) is not type(other) or not isinstance(one, File | Page) or one.more is None or not same_content(one, other):
         return False
-    return msgspec.structs.replace(one, more=None) == msgspec.structs.replace(other, more=None)  # type: ignore[type-var]
+    return msgspec.structs.replace(one, more=None) == msgspec.structs.replace(other, more=None)
 
 
 def description(one: Entry, other: Entry) -> Iterator[str]:

@@ -149,9 +149,8 @@ def test_what_the_problems_say(original: dict[str, bytes], target: tuple[TargetS
     data[1_000_000] ^= 1
     store.objects[pack] = bytes(data)
     found = check(spec)
-    assert str(found.problems[0]) == (
-        f"{pack}: its bytes are not what its name says; 1 of its 2 blocks are damaged; bring it back from another copy of this target"
-    )
+    why = "its bytes are not what its name says; 1 of its 2 blocks are damaged"
+    assert str(found.problems[0]) == f"{pack}: {why}; bring it back from another copy of this target"
     assert str(found.problems[-1]) == f"big.bin: damaged in snapshots 1-3: a chunk of it is in the damaged pack {pack}"
     assert found.files_damaged == len(found.problems) - 1
     store.objects[pack] = original[pack]
@@ -527,7 +526,7 @@ def with_packs(folder: Path, count: int) -> tuple[TargetSpec, MemoryStore]:
 
 
 def test_an_interrupted_run_is_gone_on_with(tmp_path: Path) -> None:
-    target, store = with_packs(tmp_path, 20)
+    target, _ = with_packs(tmp_path, 20)
     with pytest.raises(InterruptedRunError) as caught:
         verify(target, VerifyOptions(workers=0), interrupted_after(7))
     assert caught.value.exit_code == 130
