@@ -26,11 +26,12 @@ import pytest
 
 import mirror
 from mirror.cli import _sentence as sentence_of
-from mirror.cli import commands, words
+from mirror.cli import commands, listing, words
 from mirror.cli.session import Session
 from mirror.cli.streams import Out
 from mirror.config import Settings
 from mirror.errors import MirrorError, TemporaryError, UsageError
+from mirror.manifest import File
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-W", "error", "-m", "mirror"]
@@ -192,7 +193,7 @@ def test_help_loads_nothing_heavy(given: list[str]) -> None:
         ("sync a", "TARGET is missing; try `mirror sync --help`"),
         ("sync a b c", "'c' is too much, SRC and TARGET will do; try `mirror sync --help`"),
         ("restore a", "OUT is missing; try `mirror restore --help`"),
-        ("diff a", "1 words were given, SRC TARGET | TARGET SNAPSHOT SNAPSHOT is wanted; try `mirror diff --help`"),
+        ("diff a b c d", "SRC TARGET or TARGET SNAPSHOT SNAPSHOT is wanted, not 4 words; try `mirror diff --help`"),
         ("sync a b --max-delte 3", "there is no option --max-delte (did you mean --max-delete?); try `mirror sync --help`"),
         ("sync a b --max-del=3", "there is no option --max-del (did you mean --max-delete?); try `mirror sync --help`"),
         ("sync a b -x", "there is no option -x; try `mirror sync --help`"),
@@ -525,6 +526,11 @@ def test_ls(target: Path) -> None:
     assert one | {"event": "entry", "kind": "file", "size": 4, "mtime": OLD, "mode": 0o644} == one
 
 
+def test_a_time_that_no_calendar_has() -> None:
+    line = listing.long_line(File(b"a", 1, bytes(16), 0, b"", mtime=10**24, mode=0o1770000644))
+    assert line.split() == ["-rw-r--r--", "1", "1000000000000000000000000", "ns", "a"]
+
+
 def test_cat_gives_bytes(target: Path, site: Path) -> None:
     assert good("cat", "target", "index.html").raw == b"another\n"
     assert good("cat", "target", "index.html", "--at", "1").raw == b"this is index.html\n" * 20
@@ -707,7 +713,7 @@ BAD = [
     ("target holds other things", "mkdir d; touch d/x", "sync site d --layout packed", 2, ["other things (x)", "--adopt"]),
     ("target inside the source", "", "sync site site/target --layout packed", 2, ["is inside it"]),
     ("source inside the target", "mkdir target/in", "sync target/in target", 2, ["it is inside the target"]),
-    ("source is the target", "", "sync site site --layout packed", 2, ["into itself"]),
+    ("source is the target", "", "sync site site --layout packed", 2, ["it is the target itself"]),
     ("target went away", "mv target t2", "sync site target --layout packed", 3, ["is it mounted?", "--new-target"]),
     ("no mirror", "mkdir nothing", "ls nothing", 3, ["cannot find a mirror at", "there is no mirror.json"]),
     ("no mirror at all", "", "restore nothing out", 3, ["cannot find a mirror at"]),

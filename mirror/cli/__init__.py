@@ -70,7 +70,7 @@ def _command(name: str, rest: list[str], out: Out) -> int:
     from mirror.cli.commands import COMMANDS
     from mirror.cli.session import Session
 
-    session = Session(name, shlex.join(["mirror", name, *rest]), out)
+    session = Session(name, shlex.join(["mirror", name, *_open_ended(rest)]), out)
     try:
         verb = words.verb_of(name)
         names = {flag.dest for flag in verb.flags}
@@ -85,6 +85,14 @@ def _command(name: str, rest: list[str], out: Out) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is one sentence and an exit code
         return session.fail(_sentence(error))
+
+
+def _open_ended(words: list[str]) -> list[str]:
+    """The same arguments in such a form that more options may follow: what stood behind `--` stays no option."""
+    if "--" not in words:
+        return words
+    at = words.index("--")
+    return [*words[:at], *(f"./{word}" if word.startswith("-") else word for word in words[at + 1 :])]
 
 
 def _sentence(error: Exception) -> MirrorError:

@@ -84,7 +84,10 @@ def long_line(entry: Entry) -> str:
         mode = 0o777  # as ls shows it: a link has no rights of its own
     shown = stat.filemode(bits | mode & 0o7777) if mode is not None else stat.filemode(bits)[0] + "?" * 9
     mtime = getattr(entry, "mtime", None)
-    when = time_text(datetime.fromtimestamp(mtime / 1e9).astimezone()) if mtime is not None else "-"
+    try:
+        when = time_text(datetime.fromtimestamp(mtime / 1e9).astimezone()) if mtime is not None else "-"
+    except (OverflowError, ValueError, OSError):  # no calendar has that year; a manifest may
+        when = f"{mtime} ns"
     target = getattr(entry, "target", b"")
     leads = f" -> {show(target)}" if target else ""
     return f"{shown} {getattr(entry, 'size', 0):>14,} {when:<19} {show(entry.path)}{leads}"

@@ -82,10 +82,8 @@ class Session:
         if self.json:
             self.json.data(name, values)
             self._check_reader()
-        elif isinstance(text, bytes):
-            self.out.data(text)
         else:
-            self.out.line(text)
+            self._show(text)
 
     def _hear(self, stamped: Stamped) -> None:
         event = stamped.event
@@ -113,8 +111,7 @@ class Session:
         if self.quiet or self.json:
             return
         if self.plan:
-            with self._bar_away():
-                self.out.line(sentence(event))
+            self._show(sentence(event))
         elif self.verbose:
             self._above_bar(sentence(event))
 
@@ -123,6 +120,16 @@ class Session:
         if self.json and self.json.failed:
             with translated():
                 raise self.json.failed
+
+    def _show(self, text: str | bytes) -> None:
+        """Data on stdout, which may be the terminal that the bar is on."""
+        with self._bar_away():
+            if isinstance(text, bytes):
+                self.out.data(text)
+            else:
+                self.out.line(text)
+            if self.bar:
+                self.out.close()
 
     def _above_bar(self, text: str) -> None:
         with self._bar_away():

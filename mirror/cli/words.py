@@ -316,7 +316,7 @@ def _near(word: str, verb: Verb) -> str:
 def _check_count(verb: Verb, prog: str, words: list[str]) -> None:
     if verb is DIFF:
         if len(words) not in (2, 3):
-            raise _misused(prog, f"{len(words)} words were given, {verb.words[0]} is wanted")
+            raise _misused(prog, f"SRC TARGET or TARGET SNAPSHOT SNAPSHOT is wanted, not {len(words)} words")
         return
     least = [word for word in verb.words if not word.startswith("[")]
     if len(words) < len(least):
