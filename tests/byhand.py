@@ -110,10 +110,11 @@ def prune(
     keep_objects: bool = False,
     repack: bool = False,
     share: float = 1.0,
+    kinds: tuple[str, ...] = ("packs/", "index/", "manifests/"),
     random: Random | None = None,
 ) -> list[str]:
-    """A prune record that dooms what no live snapshot needs (`share` of it); the keys. keep_objects: they are not deleted.
-    repack: every chunk that is needed is written into a new pack, so all old packs and fragments are doomed."""
+    """A prune record that dooms what no live snapshot needs (`share` of it, of these kinds); the keys. keep_objects: they
+    are not deleted. repack: every chunk that is needed is written into a new pack, so all old packs and fragments are doomed."""
     random = random or Random(0)
     need = needs(store)
     assert all(need.chunks.values()), "a chunk of a live snapshot has no place"
@@ -122,7 +123,7 @@ def prune(
     else:
         keep = {key for places in need.chunks.values() for key in random.choice(places)}
     doomed = dooms_of(store)
-    keys = [stat.key for place in ("packs/", "index/", "manifests/") for stat in store.list(place)]
+    keys = [stat.key for place in kinds for stat in store.list(place)]
     gone = [key for key in sorted(keys) if key not in keep and key not in need.objects and not doomed(key)]
     gone = [key for key in gone if random.random() < share]
     doom(store, gone)

@@ -180,13 +180,14 @@ def test_dooms_are_learned_one_by_one_and_all_again_without_a_cache(place: Place
         assert place.restored(number) == night
 
 
-def test_a_target_set_back_to_before_a_prune_has_all_its_places(place: Place) -> None:
+@pytest.mark.parametrize("kinds", [("packs/",), ("index/",), ("packs/", "index/", "manifests/")])
+def test_a_target_set_back_to_before_a_prune_has_all_its_places(place: Place, kinds: tuple[str, ...]) -> None:
     """The cache has learned of a prune that, after the storage was set back, never happened. Its index lacked the old packs, and
     readers called a good snapshot damaged."""
     nights = three_nights(place.folder, place.target)
     before = dict(place.store.objects)
     assert place.restored(3) == nights[2]
-    prune(place.store, repack=True)
+    prune(place.store, repack=True, kinds=kinds)
     assert place.restored(3) == nights[2]
     write(place.folder / "site" / "x", b"x")
     settle(place.folder / "site")

@@ -274,6 +274,53 @@ def test_a_prune_that_dooms_what_this_run_reuses(scene: Scene) -> None:
     scene.all_restores(2)
 
 
+@pytest.mark.parametrize("kind", ["packs/", "index/"])
+def test_a_prune_that_dooms_only_what_this_run_reuses(scene: Scene, kind: str) -> None:
+    """Nothing that it wrote, and its parent lives."""
+    write(scene.site / "new-1", noise(200_000, 1))
+    settle(scene.site)
+    before = set(scene.store.objects)
+    scene.here()
+    reused = [key for key in scene.store.objects if key.startswith(kind) and key not in before]
+    (scene.site / "new-1").rename(scene.folder / "aside")
+    settle(scene.site)
+    scene.here()
+    forget(scene.store, [2])
+    (scene.folder / "aside").rename(scene.site / "new-1")
+    write(scene.site / "fresh", noise(200_000, 2))
+    settle(scene.site)
+    scene.store.acts = [lambda: doom(scene.store, reused)]
+    report = scene.here()
+    assert reused
+    assert (report.attempts, report.snapshot) == (2, 6)
+    for key in reused:
+        del scene.store.objects[key]
+    scene.all_restores(2)
+
+
+def test_a_prune_that_dooms_only_what_came_through_the_parent(scene: Scene) -> None:
+    """Unchanged entries are taken over without naming where their content is: once the parent is forgotten, it may be gone."""
+    write(scene.site / "new-1", noise(200_000, 1))
+    settle(scene.site)
+    before = set(scene.store.objects)
+    scene.here()
+    parents = [key for key in scene.store.objects if key.startswith("packs/") and key not in before]
+    write(scene.site / "fresh", noise(200_000, 2))
+    settle(scene.site)
+
+    def forget_and_doom() -> None:
+        forget(scene.store, [2])
+        doom(scene.store, parents)
+
+    scene.store.acts = [forget_and_doom]
+    report = scene.here()
+    assert parents
+    assert (report.attempts, report.snapshot, report.parent) == (2, 5, 1)
+    for key in parents:
+        del scene.store.objects[key]
+    scene.all_restores(2)
+
+
 @pytest.mark.parametrize("kind", ["packs/", "index/", "manifests/"])
 def test_each_kind_of_object_is_looked_at_after_a_race(scene: Scene, kind: str) -> None:
     scene.change()
