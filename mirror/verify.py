@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mirror import log
@@ -387,7 +387,10 @@ class _Verify:
         self.report.against = site.url
         record = pick(self.store, self.head, self.options.at)
         self.job.say(PhaseBegan("check", record.manifest.entries, record.manifest.plain))
-        for path, how, read in mismatches(site, source.filter, self.reader, record, self._report):
+        # What the snapshot left out is no difference, unless other rules are asked for.
+        recorded = tuple((str(verb), str(pattern)) for verb, pattern in record.body.get("filters", ()))
+        filter = source.filter if source.filter.rules else replace(source.filter, rules=recorded)
+        for path, how, read in mismatches(site, filter, self.reader, record, self._report):
             self.report.compared += 1
             self.job.say(Advanced(1, read))
             if how == DESCRIBED:

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from conftest import S3
 from mirrors import appended, in_memory, make_site, mirror, noise, repacked, settle, target_in, three_nights, write
+from servers import READER
 
 from mirror import log
 from mirror.chunking import chunk_id
-from mirror.envelope import FRAGMENT, digest_of, seal, sealed_json, unsealed_json
+from mirror.contents import cat, snapshots
+from mirror.create import init
+from mirror.envelope import CHANGES, CHUNKS, FRAGMENT, SEGMENT, digest_of, seal, sealed_json, unsealed_json
 from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMissingError, UsageError
 from mirror.events import Advanced, Event, Job, PhaseBegan, ProblemFound
 from mirror.index import StoredPack, encode_fragments
@@ -24,10 +27,11 @@ from mirror.keys import INDEX, PACK, ObjectName, show
 from mirror.manifest import File
 from mirror.pack import PackBuilder
 from mirror.pick import Reading
-from mirror.site import SiteSpec
-from mirror.snapshot import ManifestWriter
+from mirror.site import Filter, SiteSpec
+from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store.memory import MemoryStore
-from mirror.target import TargetSpec
+from mirror.sync import SyncOptions, sync
+from mirror.target import Making, TargetSpec
 from mirror.verify import VerifyOptions, VerifyReport, verify
 
 
@@ -269,9 +273,6 @@ def test_counts_that_are_not_those_of_the_tree(target: tuple[TargetSpec, MemoryS
 
 
 def test_a_target_without_a_snapshot_and_no_target(tmp_path: Path) -> None:
-    from mirror.create import init
-    from mirror.target import Making
-
     spec = target_in(tmp_path)
     with pytest.raises(TargetMissingError):
         verify(spec)
@@ -449,9 +450,6 @@ def test_a_snapshot_that_is_forgotten_and_pruned_meanwhile_is_no_damage(
 
 def manifests(store: MemoryStore, number: int) -> set[str]:
     """The manifest objects that a snapshot needs."""
-    from mirror.envelope import CHANGES, CHUNKS, SEGMENT
-    from mirror.snapshot import ManifestReader
-
     reader, record = ManifestReader(store, None), log.read_record(store, number)
     needed = {ref.name.key() for ref, _ in reader.nodes(record.manifest, SEGMENT)}
     needed |= {ref.name.key() for ref, _ in reader.nodes(log.ref_of(record.body["changes"]), CHANGES)}
@@ -634,12 +632,19 @@ def report_by_reading(target: TargetSpec, spoilt: bytes, pack: Path, kept: bytes
         pack.write_bytes(kept)
 
 
-def test_on_s3(s3: S3, tmp_path: Path) -> None:
+def test_on_s3(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = TargetSpec(s3.spec(), tmp_path / "cache")
     three_nights(tmp_path, target)
     report = verify(target, VerifyOptions(against=SiteSpec(str(tmp_path / "site"))))
     assert (report.exit_code, report.problems, report.packs_checked) == (0, [], 3)
     before = s3.objects()
+    with monkeypatch.context() as only_reading:
+        only_reading.setenv("AWS_ACCESS_KEY_ID", READER.access_key)
+        only_reading.setenv("AWS_SECRET_ACCESS_KEY", READER.secret_key)
+        fresh = TargetSpec(s3.spec())
+        assert verify(fresh).exit_code == 0
+        assert b"".join(cat(fresh, "1", "one")) == b"linked " * 3000
+        assert [line.number for line in snapshots(fresh)] == [1, 2, 3]
     victim = max((key for key in before if "/packs/" in key), key=lambda key: before[key])
     s3.client.put_object(Bucket=s3.bucket, Key=f"{s3.prefix}/{victim}", Body=bytes(before[victim]))
     assert check(target, quick=True).exit_code == 0
@@ -721,6 +726,20 @@ def test_against_an_older_snapshot(twins: tuple[Path, TargetSpec]) -> None:
     assert {"index.html", "odd/", "zeros", "a/moved zeros", "big.bin"} <= found.keys()
     with pytest.raises(UsageError, match="there is no snapshot 9"):
         against(*twins, at="9")
+
+
+def test_what_the_snapshot_left_out_is_no_difference(tmp_path: Path) -> None:
+    site, target = tmp_path / "site", target_in(tmp_path)
+    for name in ("a.html", "a.tmp", "cache/x"):
+        write(site / name, name.encode())
+    rules = Filter((("exclude", "*.tmp"), ("exclude", "cache/")))
+    sync(SiteSpec(str(site), rules), target, SyncOptions(making=Making("packed")))
+    assert against(site, target)[0] == {}
+    write(site / "b.tmp", b"b")
+    write(site / "b.html", b"b")
+    assert against(site, target)[0].keys() == {"b.html"}
+    everything = VerifyOptions(against=SiteSpec(str(site), Filter((("include", "*"),))), workers=0)
+    assert {problem.path for problem in verify(target, everything).problems} == {"a.tmp", "b.html", "b.tmp", "cache/", "cache/x"}
 
 
 def test_against_needs_no_pack(twins: tuple[Path, TargetSpec]) -> None:
