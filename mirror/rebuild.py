@@ -115,6 +115,7 @@ class Rebuild:
         try:
             return self._run()
         finally:
+            down.release()
             self._close_folders()
             self.writer.close()
             self._made.close()

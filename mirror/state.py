@@ -20,6 +20,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mirror.envelope import Kind, digest_of
 
@@ -41,12 +42,19 @@ CREATE TABLE proven (pack TEXT PRIMARY KEY, verdict TEXT) WITHOUT ROWID;
 """
 
 
+# What sqlite says of a file that is spoilt, or none of ours (sqlite.org/rescode.html): ERROR, CORRUPT, NOTADB. All else (busy,
+# read-only, full) is no reason to throw it away.
+_SPOILT = (1, 11, 26)
+_TABLES = _SCHEMA.count("CREATE TABLE")
+
+
 class State:
     """An open state file. One thread, one process; a second process is kept away by the target's lock."""
 
     def __init__(self, folder: Path | None) -> None:
         """folder: this target's cache folder, made when missing; None for a state that lasts one run."""
         self.lasting = folder is not None
+        self.why_not = ""  # `open_state` says why it does not last
         self._held = None if folder else tempfile.TemporaryDirectory(prefix="mirror-state-")
         self.folder = folder or Path(self._held.name if self._held else "")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -60,19 +68,31 @@ class State:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=OFF")  # losing the newest writes to a power cut costs time, nothing else
                 db.execute("PRAGMA cache_size=-16384")
-                if db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
-                    db.execute("SELECT count(*) FROM fact").fetchone()
+                tables = db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
+                if tables == _TABLES and db.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
                     return db
-                if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                if not tables:
                     db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
                     return db
-            except sqlite3.DatabaseError:
-                if attempt == 2:
+            except sqlite3.DatabaseError as error:
+                if attempt == 2 or error.sqlite_errorcode & 0xFF not in _SPOILT:
+                    db.close()
                     raise
             db.close()
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            _remove(path)
         raise sqlite3.DatabaseError(f"{path} cannot be made")
+
+    def is_whole(self) -> bool:
+        """Whether every page is what it should be; takes a time proportional to the file (0.1 s for 100 MB)."""
+        try:
+            return bool(self.db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+        except sqlite3.DatabaseError:
+            return False
+
+    def discard(self) -> None:
+        """Throw the file away, as far as that goes: it turned out to be spoilt. To be closed all the same."""
+        with contextlib.suppress(OSError):
+            _remove(self.folder / "state.sqlite")
 
     def close(self) -> None:
         """Close the file; a temporary one is gone with it."""
@@ -91,11 +111,19 @@ class State:
             raise
         self.db.execute("COMMIT")
 
+    def _row(self, select: str, *values: object) -> tuple[Any, ...] | None:
+        """A row, None when there is none, or when it lies in a part of the file that is spoilt."""
+        try:
+            row: tuple[Any, ...] | None = self.db.execute(select, values).fetchone()
+        except sqlite3.DatabaseError:
+            return None
+        return row
+
     # -- facts ---------------------------------------------------------------------------------------------------
 
     def fact(self, name: str) -> str:
         """A remembered value, empty when there is none."""
-        row = self.db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        row = self._row("SELECT value FROM fact WHERE name = ?", name)
         return row[0] if row else ""
 
     def remember(self, name: str, value: str) -> None:
@@ -106,7 +134,7 @@ class State:
 
     def payload(self, digest: bytes) -> tuple[Kind, bytes] | None:
         """A manifest object's kind and payload if its bytes still are what the digest says."""
-        row = self.db.execute("SELECT kind, payload FROM object WHERE digest = ?", (digest,)).fetchone()
+        row = self._row("SELECT kind, payload FROM object WHERE digest = ?", digest)
         if row and digest_of(row[0], row[1]) == digest:
             return Kind(row[0]), row[1]
         return None
@@ -168,3 +196,21 @@ class State:
     def forget_found(self, source: str) -> None:
         """A run for this source is finished: nothing needs to be resumed."""
         self.db.execute("DELETE FROM found WHERE source = ?", (source,))
+
+
+def open_state(folder: Path | None) -> State:
+    """The state in a folder, or one that lasts one run where that cannot be had; `why_not` says why."""
+    why = ""
+    if folder is not None:
+        try:
+            return State(folder)
+        except (OSError, sqlite3.Error) as error:
+            why = f"{folder}: {(getattr(error, 'strerror', None) or str(error)).lower()}"
+    state = State(None)
+    state.why_not = why
+    return state
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

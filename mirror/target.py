@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +22,14 @@ from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
 from mirror.errors import DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
 from mirror.keys import LOG_PREFIX, MIRROR_KEY, is_site_name
-from mirror.state import State
+from mirror.state import State, open_state
 from mirror.store import MaintainedStore, StoreSpec
+from mirror.store.errnos import error_for
 from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore
 
 PACKED, TREE = "packed", "tree"
+_UUID = re.compile(r"[0-9a-f]{32}")
 _OWN = ("log", "packs", "index", "manifests", "mirror.json", "latest.json")
 
 
@@ -115,10 +118,17 @@ def open_target(
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
             _lock(stack, spec, folder, store.url, wait)
-        state = stack.enter_context(_Closing(State(folder if folder and (folder.exists() or not dry_run) else None)))
+        state = stack.enter_context(_Closing(open_state(folder if folder and (not dry_run or _is_there(folder)) else None)))
         if spec.cache and not dry_run:
             _remember_url(spec.cache, store.url, str(info["uuid"]))
         return Target(spec, store, info, state.state, new, stack.pop_all())
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:
+        return False
 
 
 class _Closing:
@@ -143,10 +153,16 @@ def read_info(store: MaintainedStore) -> dict[str, Any] | None:
         if is_folder_url(store.url):
             return None  # no folder yet is no mirror yet; a bucket that is missing is somebody's mistake
         raise
-    info = unsealed_json(data, where)
-    check_format(info, where)
-    if not {"uuid", "layout", "site", "ids"} <= info.keys():
-        raise DamageError("cannot use", where=where, why="a member is missing")
+    try:
+        info = unsealed_json(data, where)
+        check_format(info, where)
+        if not all(isinstance(info.get(name), str) for name in ("uuid", "layout", "site", "ids")):
+            raise DamageError("cannot use", where=where, why="a member is missing")
+        if not _UUID.fullmatch(info["uuid"]) or not is_site_name(info["site"]):  # the uuid names a folder of this host's cache
+            raise DamageError("cannot use", where=where, why="its uuid or its site is not spelt as those are")
+    except DamageError as error:
+        error.hint = "bring mirror.json back from a copy of this target"
+        raise
     if info["ids"] != "blake3" or info["layout"] not in (PACKED, TREE):
         raise UsageError(
             "cannot use the target",
@@ -275,10 +291,11 @@ def _remember_url(cache: Path, url: str, uuid: str) -> None:
     if _known_uuid(cache, url) == uuid:
         return
     path = _url_file(cache, url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"url": url, "uuid": uuid}))
-    temporary.replace(path)
+    with suppress(OSError):  # somebody else's cache folder, or a full one: then this host does not know the target next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({"url": url, "uuid": uuid}))
+        temporary.replace(path)
 
 
 # -- one run at a time on this host -----------------------------------------------------------------------------------
@@ -287,28 +304,35 @@ def _remember_url(cache: Path, url: str, uuid: str) -> None:
 def _lock(stack: ExitStack, spec: TargetSpec, folder: Path | None, url: str, wait: bool) -> None:
     """flock the target's folder itself when it is local, else (or also) a file in the cache: gone with the process, so never
     stale."""
-    held = []
     if is_folder_url(url):
-        held.append((folder_of(url), os.O_RDONLY | os.O_DIRECTORY))
+        path, flags = folder_of(url), os.O_RDONLY | os.O_DIRECTORY
     elif folder is not None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held.append((folder / "lock", os.O_RDWR | os.O_CREAT))
-    for path, flags in held:
+        path, flags = folder / "lock", os.O_RDWR | os.O_CREAT
+    else:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, descriptor)
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not wait:
-                    raise InTheWayError(
-                        "cannot start",
-                        where=url,
-                        why="another run on this host is using the target",
-                        hint="wait for it, or say --wait",
-                    ) from None
-                time.sleep(0.2)
+    except OSError as error:
+        if not is_folder_url(url):
+            return  # the cache is somebody else's: a store needs no lock
+        raise error_for(error, "cannot lock the target", url) from error
+    stack.callback(os.close, descriptor)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not wait:
+                raise InTheWayError(
+                    "cannot start",
+                    where=url,
+                    why="another run on this host is using the target",
+                    hint="wait for it, or say --wait",
+                ) from None
+            time.sleep(0.2)
+        except OSError:
+            return  # a network filesystem without locks: then two runs meet at the log
 
 
 def with_url(spec: TargetSpec, url: str) -> TargetSpec:

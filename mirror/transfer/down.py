@@ -106,6 +106,12 @@ def _index(path: str, inode: int) -> sqlite3.Connection:
     return open_places(path)
 
 
+def release() -> None:
+    """Give back what batches in this process have opened: another run may have other credentials."""
+    _index.cache_clear()
+    _store.cache_clear()
+
+
 @dataclass
 class _Growing:
     """A file that is being put together."""

@@ -97,6 +97,12 @@ def _store(spec: StoreSpec) -> CountingStore:
     return CountingStore(open_store(spec))
 
 
+def release() -> None:
+    """Give back what batches in this process have opened: another run may have other credentials, and a mount stays busy."""
+    _site.cache_clear()
+    _store.cache_clear()
+
+
 @dataclass
 class _Filler:
     """Chunks that wait for their claim, the pack being filled, and the pack on its way."""
