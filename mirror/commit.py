@@ -13,8 +13,8 @@ from typing import Any
 from mirror import log
 from mirror.envelope import SEGMENT
 from mirror.errors import InTheWayError
-from mirror.manifest import Entry, File, Page, Ref, cut_entries
-from mirror.moves import Moves, row_spool
+from mirror.manifest import ChangeLine, Entry, File, Page, Ref, cut_entries
+from mirror.moves import Moves, row, row_spool
 from mirror.plan import DELETED, MOVED, NEW, Drop, Fetch, Put
 from mirror.scan import memory_of
 from mirror.snapshot import ManifestReader, ManifestWriter, list_content
@@ -70,7 +70,14 @@ class Committer:
 
     def _merge(self, writer: ManifestWriter, survey: Survey, results: Sorter) -> Outcome:
         with row_spool() as rows:
-            merger = Merger(writer.content, self._same_list, self.on_problem, rows.append, survey.incomplete, in_the_way(survey))
+            merger = Merger(
+                writer.content,
+                self._same_list,
+                self.on_problem,
+                (lambda symbol, entry: rows.append(row(symbol, entry))) if self.parent else self._first,
+                survey.incomplete,
+                in_the_way(survey),
+            )
             entries = merger.run(
                 self.reader.entries(self.parent.manifest) if self.parent else (),
                 survey.validators,
@@ -88,12 +95,13 @@ class Committer:
                 changes = None
                 if merger.changed_something and self.parent is not None:
                     changes = writer.changes(self._lines(moves.lines(rows)))
-                elif merger.changed_something:
-                    for line, size in moves.lines(rows):
-                        self.on_line(line, size)
             finally:
                 moves.close()
         return Outcome(root, merger.changed_something, counts, changes)
+
+    def _first(self, symbol: str, entry: Entry) -> None:
+        """A path of a first snapshot: everything is new, nothing moved, and no change list repeats the manifest."""
+        self.on_line(ChangeLine(symbol, entry.path), entry.size if isinstance(entry, File | Page) else 0)
 
     def _lines(self, lines: Iterable[tuple[Any, int]]) -> Iterator[Any]:
         for line, size in lines:

@@ -66,7 +66,7 @@ def diff_site(
 
         with reading.steady(record):
             known = known_entries(reading.reader, record.manifest, reading.target.state, source_key(site.identity))
-            with look(site, source.filter, known, options or LookOptions(), problem, lambda n: job.say(Advanced(n))) as survey:
+            with look(site, source.filter, known, options or LookOptions(), problem, lambda n, _: job.say(Advanced(n))) as survey:
                 if survey.incomplete:
                     job.say(Notice("incomplete", "a folder could not be listed: deletions are not shown"))
                 yield from site_lines(survey, site, reading.target.state, problem)

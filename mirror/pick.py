@@ -40,7 +40,6 @@ from mirror.target import TargetSpec, open_target
 from mirror.transfer import fetch
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d:?\d\d)?)?")
-_RANGES_SHOWN = 3  # at either end of the live snapshots
 _BEHIND_ALL = b"\xff" * 65_537  # no path is as long
 _RELOADS = 20  # of an index whose fragments vanish while it is read: as many prunes in a row
 
@@ -98,7 +97,7 @@ def end_of(at: str) -> datetime:
                          hint="say a number, latest, tag:NAME, 2026-11-20 or 2026-11-20T03:00") from None  # fmt: skip
 
 
-def ranges_text(numbers: Iterable[int], most: int = 2 * _RANGES_SHOWN) -> str:
+def ranges_text(numbers: Iterable[int], most: int = 6) -> str:
     """Ascending numbers for people; past `most` ranges the first and last of them.
 
     >>> ranges_text([1, 2, 3, 7, 9, 10]), ranges_text(range(1, 100, 2), 4)
@@ -356,6 +355,10 @@ def apart(spec: TargetSpec, name: str, uuid: str) -> Iterator[State]:
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 state = State(folder)
+                if not state.is_whole():
+                    state.discard()
+                    state.close()
+                    state = State(folder)
             except (OSError, sqlite3.Error):
                 state = State(None)
         else:

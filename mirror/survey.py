@@ -105,9 +105,10 @@ def look(
     known: Iterable[Known | Remembered],
     options: LookOptions,
     on_problem: Callable[[Problem], None],
-    scanned: Callable[[int], None] = lambda count: None,
+    scanned: Callable[[int, Counts], None] = lambda count, counts: None,
 ) -> Survey:
-    """Scan the site and compare. SourceError when its root cannot be read. scanned: called every 1,000 paths with that number."""
+    """Scan the site and compare. SourceError when its root cannot be read. scanned: called every 1,000 paths with that number
+    and the counts so far."""
     matcher, has_rules = Matcher(filter), bool(filter.rules)
     plan: Spool[Item] = Spool(encode, decode)
     validators = Pairs()
@@ -118,7 +119,7 @@ def look(
         delete_excluded=options.delete_excluded,
         on_problem=on_problem,
         on_validator=validators.append,
-        on_scanned=scanned,
+        on_scanned=lambda count: scanned(count, comparison.counts),
     )
     try:
         for item in comparison.run(site.scan(matcher), known):
@@ -184,11 +185,12 @@ def guard(survey: Survey, site: Site, state: State, limit: DeletionLimit, allow_
     """Law 3: a source that emptied stops the run; so do too many deletions. Moves do not count. Nothing has been written."""
     counts = survey.counts
     if not survey.found_any and counts.parent > 1 and not allow_empty:
+        left_out = bool(survey.rules)
         raise SourceError(
-            "the source is empty",
+            "nothing is let in of the source" if left_out else "the source is empty",
             where=site.url,
-            why=f"the last snapshot has {counts.parent:,} entries",
-            hint="is it mounted? to mirror the emptiness say --allow-empty-source",
+            why=f"{'the rules leave out all of it, and ' if left_out else ''}the last snapshot has {counts.parent:,} entries",
+            hint=f"{'look at the rules;' if left_out else 'is it mounted?'} to mirror the emptiness say --allow-empty-source",
             kind="source-empty",
         )
     deleted = counts.deleted

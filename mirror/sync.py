@@ -10,18 +10,21 @@ are used by the next one. An attempt that loses the race at the log is made anew
 
 from __future__ import annotations
 
+import sqlite3
+import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
 from mirror.envelope import SEGMENT, check_format, write_time
-from mirror.errors import InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, worst_exit
+from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, worst_exit
 from mirror.events import Advanced, Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted, SnapshotCommitted
 from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.manifest import ChangeLine
-from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, DeletionLimit
+from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
 from mirror.site import Site, SiteSpec
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from mirror.commit import Outcome
     from mirror.lookup import ChunkIndex
     from mirror.transfer.send import Sent
+    from mirror.workers import Crew
 
 _ATTEMPTS = 10
 _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers costs more than they save
@@ -115,20 +119,44 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     site.check()  # a source that cannot be read must not leave a new target behind
     job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
     try:
-        with open_target(target, lock=True, wait=options.wait, making=options.making, dry_run=options.dry_run) as opened:
-            job.site = opened.site
-            run = _Run(source, site, opened, options, job, began)
-            report = run.attempts()
+        try:
+            report = _run(source, site, target, options, job, began)
+        except sqlite3.DatabaseError as error:
+            # What is local may be lost (law 11): spoilt, or no room for it. It is thrown away, and this run goes on without.
+            job.say(Notice("no-cache", f"what this host remembered of the target cannot be used ({error}): it is left aside"))
+            report = _run(source, site, replace(target, cache=None), options, job, began)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted", hint="progress is kept; run the same command again to go on") from None
+    except sqlite3.DatabaseError as error:
+        hint = "make room there, or name another folder with TMPDIR"
+        raise TemporaryError(
+            "cannot use the folder for temporary files", where=tempfile.gettempdir(), why=str(error), hint=hint, kind="disk-full"
+        ) from error
     report.seconds = time.monotonic() - began
     return report
+
+
+def _run(source: SiteSpec, site: Site, target: TargetSpec, options: SyncOptions, job: Job, began: float) -> SyncReport:
+    with open_target(target, lock=True, wait=options.wait, making=options.making, dry_run=options.dry_run) as opened:
+        job.site = opened.site
+        if opened.state.why_not:
+            job.say(Notice("no-cache", f"nothing is kept on this host for the next run ({opened.state.why_not})"))
+        try:
+            with ExitStack() as stack:
+                return _Run(source, site, opened, options, job, began, stack).attempts()
+        except sqlite3.DatabaseError:
+            opened.state.discard()
+            raise
 
 
 class _Run:
     """One sync, over as many attempts as the log makes necessary."""
 
-    def __init__(self, source: SiteSpec, site: Site, target: Target, options: SyncOptions, job: Job, began: float) -> None:
+    def __init__(
+        self, source: SiteSpec, site: Site, target: Target, options: SyncOptions, job: Job, began: float, stack: ExitStack
+    ) -> None:
+        self.exit = stack
+        self.crew: Crew | None = None
         self.spec, self.site, self.target, self.options, self.job = source, site, target, options, job
         self.deadline = began + options.max_duration if options.max_duration is not None else None
         self.state, self.store = target.state, target.store
@@ -137,6 +165,7 @@ class _Run:
         self.source = source_key(site.identity)
         self.identity = {"site": target.site, **site.identity}
         self.index: ChunkIndex | None = None
+        self.head: log.Record | None = None
         self.report = SyncReport(site.url, self.store.url, target.site, options.dry_run)
 
     def attempts(self) -> SyncReport:
@@ -146,11 +175,14 @@ class _Run:
                 if self._attempt():
                     return self.report
             except NotFound as error:
-                # Something the head named is gone: a prune that this attempt has not read about yet.
-                gone = str(error)
-                if attempt == _ATTEMPTS:
-                    raise TemporaryError(
-                        "cannot sync", where=self.store.url, why=f"{gone} is gone, again and again", hint="run `mirror verify`"
+                # Something the head named is gone: a prune that this attempt has not read about yet, or damage.
+                head = log.read_head(self.store, int(self.state.fact("head") or 0))
+                if head is None or self.head is None or head.digest == self.head.digest:
+                    raise DamageError(
+                        "cannot go on from the last snapshot",
+                        where=f"{self.store.url}/{error}",
+                        why="it is not there, and the snapshot needs it",
+                        hint="run `mirror verify`; bring that object back from a copy of this target",
                     ) from error
             self.report.problems.clear()
         raise InTheWayError(
@@ -169,11 +201,12 @@ class _Run:
         head = None if self.target.new and options.dry_run else log.read_head(self.store, int(known or 0))
         for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
             check_format(body, f"{self.store.url}/{key}", "write")
+        self.head = head
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         job.say(PhaseBegan("scan"))
         entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
-        with look(self.site, self.spec.filter, entries, options.look, self._problem, lambda n: job.say(Advanced(n))) as survey:
+        with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
             self._count(survey, parent)
             guard(survey, self.site, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
@@ -195,7 +228,8 @@ class _Run:
         self.dooms.learn(head)
         self.index = self.index or ChunkIndex(self.state, self.store)
         self.index.drop_claims()
-        if survey.counts.fetch_files and not self.target.new:  # without any record, too: a first sync that died left fragments
+        fresh = self.target.new and self.report.attempts == 1  # without any record it need not be: a first sync that died
+        if survey.counts.fetch_files and not fresh:
             self.index.refresh(self.dooms)
         epoch = head.epoch if head else 0
         with Sorter() as results:
@@ -227,15 +261,32 @@ class _Run:
 
         counts, options = survey.counts, self.options
         assert self.index is not None
-        small = counts.fetch_bytes < _SMALL_BYTES and counts.fetch_files < _SMALL_FILES
         self.job.say(PhaseBegan("transfer", counts.fetch_files, counts.fetch_bytes))
-        with Crew(0 if small else options.workers) as crew:
-            store = self.target.spec.store  # the limit holds for all processes together
-            store = replace(store, bandwidth=store.bandwidth // max(crew.processes, 1))
-            batch_job = up.Job(self.spec, store, epoch)
-            limits = Limits(options.max_transfer, self.deadline)
-            sender = Sender(self.store, self.state, self.index, batch_job, self.source, crew, self.job, limits, results)
+        crew = self._crew() if _is_large(counts) else Crew(0)
+        store = self.target.spec.store  # the limit holds for all processes together
+        store = replace(store, bandwidth=store.bandwidth // max(crew.processes, 1))
+        batch_job = up.Job(self.spec, store, epoch)
+        limits = Limits(options.max_transfer, self.deadline)
+        sender = Sender(self.store, self.state, self.index, batch_job, self.source, crew, self.job, limits, results)
+        try:
             return sender.run(survey.plan)
+        finally:
+            up.release()
+
+    def _crew(self) -> Crew:
+        from mirror.workers import Crew
+
+        if self.crew is None:
+            self.crew = self.exit.enter_context(Crew(self.options.workers))
+        return self.crew
+
+    def _scanned(self, count: int, counts: Counts) -> None:
+        """While the scan goes on, workers begin: importing what they need takes as long as looking at 50,000 paths."""
+        self.job.say(Advanced(count))
+        if self.crew is None and not self.options.dry_run and _is_large(counts):
+            from mirror.transfer.up import run_batch
+
+            self._crew().warm(run_batch)
 
     def _draft(self, base: log.Record | None, parent: log.Record | None, outcome: Outcome, started: datetime) -> dict[str, Any]:
         from mirror.commit import problem_lines
@@ -351,6 +402,10 @@ class _Run:
         if left - survey.counts.fetch_bytes < floor:
             text = f"{survey.counts.fetch_bytes >> 20:,} MiB are to be read and {left >> 20:,} MiB are free: it may not fit"
             self.job.say(Notice("space", text))
+
+
+def _is_large(counts: Counts) -> bool:
+    return counts.fetch_bytes >= _SMALL_BYTES or counts.fetch_files >= _SMALL_FILES
 
 
 def _named(totals: dict[str, int]) -> dict[str, int]:

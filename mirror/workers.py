@@ -14,6 +14,7 @@ Processes are begun with a plain `python -c`, never by fork (obstore runs thread
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -88,6 +89,13 @@ class Crew:
         for worker in self._workers:
             worker.end(kill=kind is not None or worker.task is not None)
         self._workers = []
+
+    def warm(self, function: Callable[..., Any]) -> None:
+        """Begin the processes now and let them import the function's module, while this one still finds out what to do."""
+        while len(self._workers) < self.processes:
+            self._workers.append(_Worker())
+            with suppress(ConnectionError):
+                self._workers[-1].connection.send((function, None))
 
     @property
     def pids(self) -> list[int]:
@@ -190,6 +198,7 @@ def serve(descriptor: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection = Connection(descriptor)
+    gc.set_threshold(50_000, 50, 100)  # batches make many small values and no cycles
 
     def said(kind: str, value: Any) -> None:
         try:
@@ -210,6 +219,8 @@ def serve(descriptor: int) -> None:
     try:
         while True:
             function, task = heard()
+            if task is None:  # `Crew.warm`: importing the function was all
+                continue
             try:
                 said("done", function(ask, partial(said, "tell"), *task))
             except Exception as error:  # noqa: BLE001 - raised again in the parent

@@ -15,7 +15,7 @@ from mirrors import BEGINNING, Item, make_site, noise, settle, tree, write
 
 from mirror import log
 from mirror.envelope import sealed_json
-from mirror.errors import DamageError, InTheWayError, TemporaryError
+from mirror.errors import DamageError, InTheWayError
 from mirror.keys import ObjectName, record_key, record_number
 from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
@@ -428,7 +428,7 @@ def test_a_parent_that_is_simply_gone_is_no_endless_loop(scene: Scene) -> None:
     shutil.rmtree(scene.folder / "cache-here")
     del scene.store.objects[log.read_record(scene.store, 1).manifest.name.key()]
     scene.change()
-    with pytest.raises(TemporaryError, match="is gone, again and again; run `mirror verify`"):
+    with pytest.raises(DamageError, match="it is not there, and the snapshot needs it; run `mirror verify`"):
         scene.here()
 
 

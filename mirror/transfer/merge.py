@@ -15,7 +15,6 @@ import msgspec
 from mirror.events import Problem
 from mirror.keys import show
 from mirror.manifest import Entry, File, Page, Ref
-from mirror.moves import Row, row
 from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, SAME, Drop, Fetch, Item, Put
 from mirror.transfer.up import Fetched
 
@@ -32,7 +31,7 @@ class Merger:
     content: Callable[[bytes], tuple[bytes, Ref | None]]
     same_list: Callable[[File | Page, bytes], bool]
     on_problem: Callable[[Problem], None]
-    on_row: Callable[[Row], None]
+    on_change: Callable[[str, Entry], None]
     keep_gone: bool = False
     in_the_way: Callable[[bytes], bool] = lambda path: False
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((NEW, CHANGED, DELETED, SAME, DESCRIBED), 0))
@@ -69,7 +68,7 @@ class Merger:
     def _say(self, symbol: str, entry: Entry) -> None:
         self.counts[symbol] += 1
         self.changed_something = True
-        self.on_row(row(symbol, entry))
+        self.on_change(symbol, entry)
 
     def _fetched(self, item: Fetch, result: Fetched) -> Iterator[Merged]:
         path, before = item.entry.path, item.before
