@@ -35,6 +35,8 @@ from mirror.errors import DamageError, MirrorError
 
 BLOCK_PLAIN = 1 << 20  # a block is closed at this many plain bytes …
 BLOCK_MAX = 8 << 20  # … and none may hold more than this
+BLOCK_CHUNKS = 16_384  # … or this many chunks, so that an index fragment can list a block whole
+PACK_CHUNKS = 131_072  # a pack of tiny files is closed at so many: its footer lists them all
 PACK_STORED = 24 << 20  # a pack is closed at this many stored bytes: "up to about 32 MiB", two in flight fit 120 MB a worker
 PACK_MAX = 64 << 20
 _HEAD = struct.Struct("<4sBBHIIIQI")  # magic, version, codec, 0, stored, plain, chunks, XXH3-64, 0
@@ -107,11 +109,17 @@ class PackBuilder:
         self._parts: list[bytes | memoryview] = []
         self._ids: list[ChunkId] = []
         self._plain = 0
+        self._chunks = 0
 
     @property
     def stored(self) -> int:
         """Bytes of the blocks closed so far."""
         return len(self._data)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is to be closed."""
+        return len(self._data) >= PACK_STORED or self._chunks >= PACK_CHUNKS
 
     @property
     def empty(self) -> bool:
@@ -122,7 +130,8 @@ class PackBuilder:
         self._parts.append(data)
         self._ids.append(id_)
         self._plain += len(data)
-        if self._plain >= BLOCK_PLAIN:
+        self._chunks += 1
+        if self._plain >= BLOCK_PLAIN or len(self._ids) >= BLOCK_CHUNKS:
             self._close_block()
 
     def _close_block(self) -> None:

@@ -22,7 +22,7 @@ from mirror.chunking import ChunkId, identify
 from mirror.errors import NotFound
 from mirror.index import StoredPack
 from mirror.keys import PACK, ObjectName
-from mirror.pack import PACK_STORED, PackBuilder
+from mirror.pack import PackBuilder
 from mirror.site import Site, SiteSpec
 from mirror.site.open import open_site
 from mirror.snapshot import create_named
@@ -141,7 +141,7 @@ class _Filler:
                 if self.builder is None:
                     self.builder = PackBuilder(self.job.level)
                 self.builder.add(id_, data)
-                if self.builder.stored >= PACK_STORED:
+                if self.builder.full:
                     self.send()
         self.pending, self.pending_bytes = [], 0
 

@@ -153,8 +153,8 @@ ENTRIES: list[Entry] = [
     File(b"long", 1 << 40, PRINT, 2, b"", REF, -1),
     Symlink(b"sym", b"../else\xff", TIME, 1000, 100, "www", "users"),
     Symlink(b"symbare", b""),
-    Page(b"web", "https://example.org/", 404, 5, PRINT, 0, ids(1), None, TIME, '"etag"', "Fri, 20 Nov 2026 02:00:07 GMT", "text/html",
-         (("A", "b"), ("A", "c")), ("https://example.org/x", "mailto:é@example.org"), bytes(range(16))),
+    Page(b"web", "https://example.org/", 404, 5, PRINT, 0, ids(1), None, TIME, '"etag"', "Fri, 20 Nov 2026 02:00:07 GMT",
+         "text/html", (("A", "b"), ("A", "c")), ("https://example.org/x", "mailto:é@example.org"), bytes(range(16))),
     Page(b"web0", "https://example.org/0", 200, 0, PRINT, 0, b""),
     Redirect(b"web1", "https://example.org/1", 308, "/2", TIME),
     Redirect(b"web2", "https://example.org/2", 301, "/3"),
@@ -419,14 +419,20 @@ def test_json_carries_its_checksum(name: str) -> None:
             unsealed_json(each, "x")
 
 
-def test_fragments_are_no_longer_than_they_may_be() -> None:
+def test_tiny_chunks_fill_no_block_pack_or_fragment_beyond_what_may_be_read() -> None:
+    """Files of ten bytes: without limits on their number, a block of 1 MiB makes a fragment that nobody may read."""
     builder = PackBuilder()
-    for number in range(70_000):
-        builder.add(chunk_id(number.to_bytes(4, "big")), number.to_bytes(4, "big"))
+    added = 0
+    while not builder.full:
+        data = b"%010d" % added
+        builder.add(chunk_id(data), data)
+        added += 1
     pack = builder.finish()
-    fragments = [
-        decode_fragment(p, "x")
-        for p in encode_fragments([StoredPack(ObjectName(PACKS, pack.digest, 0), len(pack.data), pack.blocks)])
-    ]
-    assert sum(fragment.chunks for fragment in fragments) == 70_000
-    assert all(unseal(seal(FRAGMENT, p), (FRAGMENT,), digest_of(FRAGMENT, p), "x") for p in encode_fragments([]))
+    assert added == 131_072
+    assert max(len(block.ids) for block in pack.blocks) == 16_384
+    assert sum(len(line.lengths) for line in read_footer(bytes(pack.data), "x")) == added
+    payloads = list(encode_fragments([StoredPack(ObjectName(PACKS, pack.digest, 0), len(pack.data), pack.blocks)]))
+    fragments = [decode_fragment(unseal(seal(FRAGMENT, p), (FRAGMENT,), digest_of(FRAGMENT, p), "x")[1], "x") for p in payloads]
+    assert sum(fragment.chunks for fragment in fragments) == added
+    assert max(fragment.chunks for fragment in fragments) <= 65_536
+    assert [line.name for fragment in fragments for line in fragment.packs] == [ObjectName(PACKS, pack.digest, 0)] * len(fragments)
