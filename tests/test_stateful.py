@@ -19,9 +19,9 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 from byhand import dooms_of, forget, head_of, needs, prune
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from mirrors import BEGINNING, Item, noise, tree
 
 from mirror import log
@@ -106,7 +106,10 @@ contents = st.one_of(
     st.tuples(st.sampled_from((10, 60_000, 300_000)), st.integers(0, 2)).map(lambda both: noise(*both)),
     st.just(0).map(lambda _: noise(1_400_000)),  # more than 64 chunks: a list of its own
 )
-crashes = st.sampled_from(("killed before", "killed after", "lost answer", "gone"))
+EDITS = ("put", "put", "put", "edit", "delete", "rename", "describe", "link", "hard link", "folder")
+CRASHES = ("killed before", "killed after", "lost answer", "gone")
+RACES = ("race: run", "race: forget", "race: prune", "race: repack", "race: forget and prune")
+PRUNES = ("", "forget", "prune", "prune and repack", "forget and prune", "forget and prune", "forget all and prune", "slow deleter")
 
 
 class Nights(RuleBasedStateMachine):
@@ -158,9 +161,8 @@ class Nights(RuleBasedStateMachine):
         found = sorted(path for path in self.site.rglob("*") if folders or (path.is_file() and not path.is_symlink()))
         return found[number % len(found)] if found else None
 
-    @rule(data=st.data(), count=st.integers(1, 5))
-    def edited(self, data: st.DataObject, count: int) -> None:
-        for _ in range(count):
+    def _edited(self, data: st.DataObject) -> None:
+        for _ in range(data.draw(st.integers(0, 4))):
             path, number = data.draw(paths), data.draw(numbers)
             what = data.draw(
                 st.sampled_from(("put", "put", "put", "edit", "delete", "rename", "describe", "link", "hard link", "folder"))
@@ -226,68 +228,62 @@ class Nights(RuleBasedStateMachine):
             self.truth[number] = tree(self.site)
         assert live == sorted(self.truth)
 
-    @rule(host=hosts, tags=st.sampled_from(((), (), ("release",))))
-    def night(self, host: str, tags: tuple[str, ...]) -> None:
-        self.run(host, tags)
-
-    @rule(host=hosts, how=crashes, at=st.integers(1, 25))
-    def bad_night(self, host: str, how: str, at: int) -> None:
-        self.store.fail(how, at)
+    @rule(
+        data=st.data(),
+        place=st.sampled_from(("", "", "", "", "copied", "set back", "cache one lost", "cache two lost")),
+        pruned=st.sampled_from(PRUNES),
+        host=hosts,
+        how=st.sampled_from(("good", "good", "release", *CRASHES, *RACES)),
+        seed=numbers,
+    )
+    def night(self, data: st.DataObject, place: str, pruned: str, host: str, how: str, seed: int) -> None:
+        """What happens between two nights, and the run of the night."""
+        self._edited(data)
+        self._place(place)
+        self._prune(pruned, seed)
+        self.look()
+        if how in CRASHES:
+            self.store.fail(how, data.draw(st.integers(1, 25)))
+        elif how in RACES:
+            self.store.act = lambda: self._race(how, host, seed)
         try:
-            self.run(host)
+            self.run(host, ("release",) if how == "release" else ())
         except (Killed, TemporaryError):
-            pass
+            assert how in CRASHES
 
-    @rule(host=hosts, what=st.sampled_from(("run", "forget", "prune", "repack", "forget and prune")), seed=numbers)
-    def race(self, host: str, what: str, seed: int) -> None:
-        def act() -> None:
-            if what == "run":
-                options = SyncOptions(workers=0, max_delete=DeletionLimit(percent=100), allow_empty_source=True)
-                sync(SiteSpec(str(self.site)), self.spec("two" if host == "one" else "one"), options)
-            if "forget" in what:
-                self._forget(seed)
-            if "prune" in what or what == "repack":
-                prune(self.store, repack=what == "repack", keep_objects=bool(seed & 1), random=Random(seed))
-
-        self.store.act = act
-        self.run(host)
+    def _race(self, how: str, host: str, seed: int) -> None:
+        if how == "race: run":
+            options = SyncOptions(workers=0, max_delete=DeletionLimit(percent=100), allow_empty_source=True)
+            sync(SiteSpec(str(self.site)), self.spec("two" if host == "one" else "one"), options)
+        else:
+            self._prune(how.removeprefix("race: "), seed)
 
     # -- the target ----------------------------------------------------------------------------------------------------
 
-    def _forget(self, seed: int) -> None:
-        live = list(head_of(self.store).live)
-        gone = Random(seed).sample(live, Random(seed).randint(0, len(live)))
-        forget(self.store, gone)
-        for number in gone:
-            self.truth.pop(number, None)
+    def _prune(self, how: str, seed: int) -> None:
+        random = Random(seed)
+        if "forget" in how:
+            live = list(head_of(self.store).live)
+            gone = live if "all" in how else random.sample(live, random.randint(0, len(live)))
+            forget(self.store, gone)
+            for number in gone:
+                self.truth.pop(number, None)
+        if "prune" in how or "repack" in how:
+            share, keep = random.choice((1.0, 1.0, 0.5)), random.random() < 0.6
+            prune(self.store, keep_objects=keep, share=share, repack="repack" in how, random=random)
+        if how == "slow deleter":
+            doomed = dooms_of(self.store)
+            self.store.delete([key for key in sorted(self.store.objects) if doomed(key) and random.random() < 0.7])
 
-    @rule(seed=numbers, keep=st.booleans(), share=st.sampled_from((1.0, 1.0, 0.5)), repack=st.sampled_from((False, False, True)))
-    def pruned(self, seed: int, keep: bool, share: float, repack: bool) -> None:
-        if seed % 4:
-            self._forget(seed)
-        prune(self.store, keep_objects=keep, share=share, repack=repack, random=Random(seed))
-        self.look()
-
-    @rule(seed=numbers)
-    def slow_deleter(self, seed: int) -> None:
-        doomed = dooms_of(self.store)
-        self.store.delete([key for key in sorted(self.store.objects) if doomed(key) and Random(f"{seed} {key}").random() < 0.7])
-
-    @rule()
-    def copied(self) -> None:
-        self.copy = dict(self.store.objects), dict(self.truth)
-
-    @precondition(lambda self: self.copy is not None)
-    @rule()
-    def set_back(self) -> None:
-        assert self.copy
-        self.store.objects.clear()
-        self.store.objects.update(self.copy[0])
-        self.truth = dict(self.copy[1])
-
-    @rule(host=st.sampled_from(("one", "two")))
-    def cache_lost(self, host: str) -> None:
-        shutil.rmtree(self.folder / f"cache-{host}", ignore_errors=True)
+    def _place(self, how: str) -> None:
+        if how == "copied":
+            self.copy = dict(self.store.objects), dict(self.truth)
+        elif how == "set back" and self.copy:
+            self.store.objects.clear()
+            self.store.objects.update(self.copy[0])
+            self.truth = dict(self.copy[1])
+        elif how.startswith("cache"):
+            shutil.rmtree(self.folder / f"cache-{how.split()[1]}", ignore_errors=True)
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -332,10 +328,17 @@ QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 
 def test_nights() -> None:
+    """Not shrunk when it fails: that would take longer than a test may."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Nights,
         settings=settings(
-            max_examples=40, stateful_step_count=20, deadline=None, database=None, derandomize=True, suppress_health_check=QUIET
+            max_examples=30,
+            stateful_step_count=12,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=QUIET,
+            phases=(Phase.generate,),
         ),
     )
 
@@ -345,5 +348,5 @@ def test_nights() -> None:
 def test_many_long_nights() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Nights,
-        settings=settings(max_examples=600, stateful_step_count=50, deadline=None, database=None, suppress_health_check=QUIET),
+        settings=settings(max_examples=400, stateful_step_count=40, deadline=None, database=None, suppress_health_check=QUIET),
     )
