@@ -131,12 +131,12 @@ def site(here: Path) -> Path:
 @pytest.fixture
 def target(site: Path) -> Path:
     """A target with two snapshots of the site; a page was changed, one moved, one deleted, one added."""
-    good("sync", "site", "target", "--layout", "packed", "-q")
+    mirror.sync("site", "target", layout="packed")
     write(site / "index.html", "another\n", OLD + 10**9)
     (site / "img/two.png").rename(site / "img/three.png")
     (site / "about.html").unlink()
     write(site / "new.html", "new\n")
-    good("sync", "site", "target", "-q", "--tag", "second")
+    mirror.sync("site", "target", tag=["second"])
     return site.parent / "target"
 
 
