@@ -13,11 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from mirror import log
 from mirror.errors import DamageError, NotFound
 from mirror.keys import LOG_PREFIX, record_key, record_number
+from mirror.manifest import Ref
 from mirror.store import ReadableStore
+
+
+class Snapshot(NamedTuple):
+    """What a snapshot names: the roots of its manifest and of its change list, if it has one."""
+
+    manifest: Ref
+    changes: Ref | None
 
 
 @dataclass
@@ -29,7 +38,7 @@ class Chain:
     on_problem: Callable[[str, str], None]
     records: int = 0
     head: log.Record | None = None
-    snapshots: dict[int, log.Record] = field(default_factory=dict)  # that are live as of the head
+    snapshots: dict[int, Snapshot] = field(default_factory=dict)  # that are live as of the head
     _damaged: set[int] = field(default_factory=set)
 
     def read(self) -> None:
@@ -45,11 +54,17 @@ class Chain:
             record = self._read(number)
             if record is not None:
                 self.records += 1
-                if fault := self._fault(record, previous, prunes if self.records == number else None):
+                try:
+                    fault = self._fault(record, previous, prunes if self.records == number else None)
+                    if record.kind == log.SNAPSHOT:
+                        changes = record.body.get("changes")
+                        self.snapshots[number] = Snapshot(record.manifest, log.ref_of(changes) if changes else None)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    fault = f"a member is missing or malformed ({error})"
+                    self._damaged.add(number)
+                if fault:
                     self.on_problem(record_key(number), fault)
                 prunes = number if record.kind == log.PRUNE else prunes
-                if record.kind == log.SNAPSHOT:
-                    self.snapshots[number] = record
                 self.head = record
                 if len(self.snapshots) > 1000 and not number % 1000:
                     self._forget(record.live)

@@ -77,6 +77,8 @@ def snapshots(target: TargetSpec, job: Job | None = None) -> list[SnapshotLine]:
                 found.append(_line(reading.pick(str(number))))
             except DamageError as error:
                 job.say(ProblemFound(Problem(record_key(number), "damaged", error.why, error.hint)))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                job.say(ProblemFound(Problem(record_key(number), "damaged", f"a member is malformed ({error})")))
         return found
 
 

@@ -156,11 +156,12 @@ class Trees:
         if end is not None and entries[-1].path >= end:
             raise DamageError("", why="its paths reach into the next segment")
         self.on_entries(len(entries))
+        name = ref.name.key()
         for entry in contents:
             if entry.more is not None:
-                self._long(ref.name.key(), entry, entry.more)
+                self._long(name, entry, entry.more)
                 continue
-            self._held.append((ref.name.key(), entry.path, entry.size, split_ids(entry.chunks)))
+            self._held.append((name, entry.path, entry.size, split_ids(entry.chunks)))
             self._held_ids += len(entry.chunks) // 32
             if self._held_ids >= _HELD_IDS:
                 self._ask()

@@ -58,7 +58,8 @@ def pick(store: ReadableStore, head: log.Record | None, at: str) -> log.Record:
         return _numbered(store, head, int(at))
     if at.startswith("tag:"):
         name = at.removeprefix("tag:")
-        found = next((r for r in live_snapshots(store, head) if name in r.body.get("tags", ())), None)
+        tagged = (r for r in live_snapshots(store, head) if isinstance(tags := r.body.get("tags"), list) and name in tags)
+        found = next(tagged, None)
         if found is None:
             raise _none(store, head, f"no live snapshot has the tag {name!r}")
         return found
@@ -208,6 +209,7 @@ class Reading:
     def _within(self, root: Ref, spans: Sequence[tuple[bytes, bytes]]) -> Iterator[Entry]:
         """The entries with low ≤ path < high for one of the ascending spans; only segments that may have some are fetched."""
         left = list(reversed(spans))
+        last: bytes | None = None
         refs: Iterator[Ref | None] = chain(self.reader.leaves(root, SEGMENT), [None])
         for ref, after in pairwise(refs):
             assert ref is not None
@@ -218,6 +220,10 @@ class Reading:
             if after is not None and after.first <= left[-1][0]:
                 continue
             for entry in self.reader.segment(ref):
+                if last is not None and entry.path <= last:
+                    where = f"{self.store.url}/{root.name.key()}"
+                    raise DamageError("cannot use the manifest", where=where, why="its segments are out of order")
+                last = entry.path
                 while left and left[-1][1] <= entry.path:
                     left.pop()
                 if left and left[-1][0] <= entry.path:

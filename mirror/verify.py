@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mirror import log
-from mirror.chain import Chain
+from mirror.chain import Chain, Snapshot
 from mirror.differ import mismatches
 from mirror.envelope import CHANGES, NAMES
 from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMissingError, UsageError, worst_exit
@@ -142,7 +142,7 @@ class _Verify:
         self.suspects: list[tuple[str, str]] = []
         self.told: set[str] = set()  # objects
         self.head: log.Record | None = None
-        self.snapshots: dict[int, log.Record] = {}
+        self.snapshots: dict[int, Snapshot] = {}
         self.counts = Counts()
         self.stack = stack
         self.store, self.uuid, self.site = self._open(stack)
@@ -250,15 +250,13 @@ class _Verify:
     # -- manifests -----------------------------------------------------------------------------------------------
 
     def _trees(self) -> None:
-        total = sum(record.manifest.entries for record in self.snapshots.values())
+        total = sum(snapshot.manifest.entries for snapshot in self.snapshots.values())
         self.job.say(PhaseBegan("read", total))
         trees = Trees(self.reader, self.damage, self._suspect, lambda count: self.job.say(Advanced(count)))
-        for record in self.snapshots.values():
-            trees.check(record.manifest)
-            if record.body.get("changes"):
-                trees.check_lines(
-                    log.ref_of(record.body["changes"]), CHANGES, decode_changes, f"the list of changes of snapshot {record.number}"
-                )
+        for number, snapshot in self.snapshots.items():
+            trees.check(snapshot.manifest)
+            if snapshot.changes is not None:
+                trees.check_lines(snapshot.changes, CHANGES, decode_changes, f"the list of changes of snapshot {number}")
         number = self.head.epoch if self.head else 0
         while number:
             try:
@@ -374,8 +372,8 @@ class _Verify:
         if not self.damage.any:
             return
         tracer = Tracer(self.reader, self.damage)
-        for number, record in self.snapshots.items():
-            tracer.trace(number, record.manifest)
+        for number, snapshot in self.snapshots.items():
+            tracer.trace(number, snapshot.manifest)
         for key, why in self.damage.objects():
             self._problem(key, why, _BRING_BACK)
         for path, why in self.damage.files():

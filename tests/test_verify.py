@@ -257,6 +257,27 @@ def test_a_record_that_does_not_fit_the_chain(
         assert f"log/{number:012d}.json" in found
 
 
+@pytest.mark.parametrize(
+    "members",
+    [{name: value} for name in ("totals", "changes", "tags", "source", "problem_count") for value in (5, "x", [1], {"x": {}})]
+    + [
+        {"totals": {"entries": "x", "bytes": None}},
+        {"changes": {"blake3": "zz", "epoch": 0, "count": 0, "bytes": 0}},
+        {"filters": [1]},
+    ],
+    ids=str,
+)
+def test_a_record_with_strange_members_is_no_reason_to_fall_over(
+    target: tuple[TargetSpec, MemoryStore], members: dict[str, object]
+) -> None:
+    edited(target[1], 3, **members)
+    report = verify(target[0], VerifyOptions(workers=0))
+    assert {problem.path for problem in report.problems} <= {"log/000000000003.json"}
+    assert {1, 2} <= {line.number for line in snapshots(target[0])}
+    with Reading(target[0]) as reading:
+        assert reading.pick("tag:second").number == 2
+
+
 def test_a_newer_format_is_no_damage(target: tuple[TargetSpec, MemoryStore]) -> None:
     edited(target[1], 3, features={"read": ["holes"], "write": [], "prune": []})
     with pytest.raises(UsageError, match="use a newer mirror") as caught:
