@@ -275,7 +275,7 @@ def test_a_record_with_strange_members_is_no_reason_to_fall_over(
     assert {problem.path for problem in report.problems} <= {"log/000000000003.json"}
     assert {1, 2} <= {line.number for line in snapshots(target[0])}
     with Reading(target[0]) as reading:
-        assert reading.pick("tag:second").number == 2
+        assert reading.pick("2").number == 2
 
 
 def test_a_newer_format_is_no_damage(target: tuple[TargetSpec, MemoryStore]) -> None:
