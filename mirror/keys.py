@@ -12,10 +12,14 @@ byte order is the order of everything.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
+
+from mirror.errors import UsageError
 
 MANIFEST, PACK, INDEX = "manifests", "packs", "index"
 MIRROR_KEY, LATEST_KEY, LOG_PREFIX = "mirror.json", "latest.json", "log/"
@@ -101,3 +105,41 @@ def show(path: bytes) -> str:
 def segment_cut(path: bytes, mask: int) -> bool:
     """Whether a manifest is cut behind this path: the low bits of XXH3-64 of the path are zero. Part of format version 1."""
     return not xxh3_64_intdigest(path) & mask
+
+
+# -- paths as users give them ------------------------------------------------------------------------------------------
+
+_BEHIND_ALL = b"\xff" * 65_537  # no path is as long
+
+
+def plain_path(path: bytes | str) -> bytes:
+    """A path given by a user as it stands in a manifest, without the slash of a folder; empty for all.
+
+    >>> plain_path("./docs/"), plain_path("/"), plain_path(".")
+    (b'docs', b'', b'')
+    """
+    plain = os.fsencode(path).removeprefix(b"./").strip(b"/")
+    return b"" if plain == b"." else plain
+
+
+def spans_of(path: bytes | str) -> list[tuple[bytes, bytes]]:
+    """The stretches of paths that a path given by a user covers: itself as a file, and what is below it as a folder."""
+    plain = plain_path(path)
+    only_folder = os.fsencode(path).endswith(b"/")
+    if not plain:
+        return [(b"", _BEHIND_ALL)]
+    if fault := path_fault(plain):
+        raise UsageError("cannot find", where=show(os.fsencode(path)), why=fault, hint="give paths as `mirror ls` prints them")
+    below = (plain + b"/", plain + b"0")  # "0" is the byte after "/"
+    return [below] if only_folder else [(plain, plain + b"\0"), below]
+
+
+def joined(spans: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Spans in order, overlapping ones made one."""
+    out: list[tuple[bytes, bytes]] = []
+    for low, high in sorted(spans):
+        if out and low < out[-1][1]:
+            out[-1] = (out[-1][0], max(high, out[-1][1]))
+        else:
+            out.append((low, high))
+    return out

@@ -30,7 +30,7 @@ from mirror.chunking import ChunkId
 from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, InTheWayError, NotFound, TargetMissingError, UsageError
 from mirror.events import Job, Notice
-from mirror.keys import LOG_PREFIX, path_fault, record_key, record_number, show
+from mirror.keys import LOG_PREFIX, joined, record_key, record_number, show, spans_of
 from mirror.lookup import ChunkIndex
 from mirror.manifest import Entry, Ref
 from mirror.snapshot import ManifestReader
@@ -40,7 +40,6 @@ from mirror.target import TargetSpec, open_target
 from mirror.transfer import fetch
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d:?\d\d)?)?")
-_BEHIND_ALL = b"\xff" * 65_537  # no path is as long
 _RELOADS = 20  # of an index whose fragments vanish while it is read: as many prunes in a row
 
 
@@ -190,14 +189,14 @@ class Reading:
     def entries(self, record: log.Record, paths: Sequence[bytes | str] = ()) -> Iterator[Entry]:
         """The entries of a snapshot in order: all, or those of some files and folders with what is below them. UsageError for a
         path that cannot be one or is not in the snapshot, before the first entry."""
-        wanted = [_spans(path) for path in paths]
+        wanted = [spans_of(path) for path in paths]
         with self.steady(record):
             for path, spans in zip(paths, wanted, strict=True):
                 if next(self._within(record.manifest, spans), None) is None:
                     raise UsageError("cannot find", where=show(os.fsencode(path)), hint="`mirror ls` shows what is there",
                                      why=f"it is not in snapshot {record.number} of {self.store.url}")  # fmt: skip
             if wanted:
-                yield from self._within(record.manifest, _joined(chain.from_iterable(wanted)))
+                yield from self._within(record.manifest, joined(chain.from_iterable(wanted)))
             else:
                 yield from self.reader.entries(record.manifest)
 
@@ -333,7 +332,7 @@ class Reading:
             else:
                 return
         raise InTheWayError(
-            "cannot read the index of", where=self.store.url, why="it is pruned again and again", hint="try again later"
+            "cannot read the index of", where=self.store.url, why="it is pruned all the time", hint="try again later"
         )
 
     def _say(self, kind: str, text: str) -> None:
@@ -345,7 +344,7 @@ def unreadable(store: ReadableStore, error: fetch.Unreadable) -> DamageError:
     """The error that a user sees for content that is damaged."""
     where = f"{store.url}/{error.pack}" if error.pack else store.url
     return DamageError(
-        "cannot read content from", where=where, why=error.why, hint="run `mirror verify` to see which files are affected"
+        "cannot read content from", where=where, why=error.why, hint="run `mirror verify`: it names what is affected"
     )
 
 
@@ -371,39 +370,3 @@ def apart(spec: TargetSpec, name: str, uuid: str) -> Iterator[State]:
             state = State(None)
         stack.callback(state.close)
         yield state
-
-
-# -- paths ------------------------------------------------------------------------------------------------------------
-
-
-def plain_path(path: bytes | str) -> bytes:
-    """A path given by a user as it stands in a manifest, without the slash of a folder; empty for all.
-
-    >>> plain_path("./docs/"), plain_path("/"), plain_path(".")
-    (b'docs', b'', b'')
-    """
-    plain = os.fsencode(path).removeprefix(b"./").strip(b"/")
-    return b"" if plain == b"." else plain
-
-
-def _spans(path: bytes | str) -> list[tuple[bytes, bytes]]:
-    """The stretches of paths that a path given by a user covers: itself as a file, and what is below it as a folder."""
-    plain = plain_path(path)
-    only_folder = os.fsencode(path).endswith(b"/")
-    if not plain:
-        return [(b"", _BEHIND_ALL)]
-    if fault := path_fault(plain):
-        raise UsageError("cannot find", where=show(os.fsencode(path)), why=fault, hint="give paths as `mirror ls` prints them")
-    below = (plain + b"/", plain + b"0")  # "0" is the byte after "/"
-    return [below] if only_folder else [(plain, plain + b"\0"), below]
-
-
-def _joined(spans: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Spans in order, overlapping ones made one."""
-    out: list[tuple[bytes, bytes]] = []
-    for low, high in sorted(spans):
-        if out and low < out[-1][1]:
-            out[-1] = (out[-1][0], max(high, out[-1][1]))
-        else:
-            out.append((low, high))
-    return out

@@ -19,11 +19,11 @@ import msgspec
 
 from mirror.errors import DeletionGuardError, InterruptedRunError, TemporaryError, UsageError, worst_exit
 from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted
-from mirror.keys import parent_of, show
+from mirror.keys import parent_of, plain_path, show
 from mirror.log import Record
 from mirror.manifest import Entry, File, Folder, Page, Redirect, decode_entry, encode
 from mirror.owners import Owners
-from mirror.pick import Reading, plain_path
+from mirror.pick import Reading
 from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, DeletionLimit, Drop, Fetch, Put
 from mirror.rebuild import Intent, Rebuild, wanted_of
 from mirror.site import Filter, Seen, Site
@@ -265,8 +265,10 @@ class _Run:
                 described = isinstance(item, Put) and item.symbol == DESCRIBED
                 report.described -= described
                 report.changed -= not described
-            elif isinstance(wanted := wanted_of(item), File) and not wanted.link and not (
-                isinstance(item, Put) and item.symbol == DESCRIBED
+            elif (
+                isinstance(wanted := wanted_of(item), File)
+                and not wanted.link
+                and not (isinstance(item, Put) and item.symbol == DESCRIBED)
             ):
                 self.bytes_wanted += wanted.size
 
