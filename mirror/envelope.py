@@ -27,7 +27,7 @@ from typing import Any, NewType
 import zstandard
 from blake3 import blake3
 
-from mirror.errors import DamageError, UsageError
+from mirror.errors import DamageError, MirrorError, UsageError
 
 MAGIC = b"MIRR"
 VERSION = 1
@@ -58,7 +58,7 @@ def read_header(data: bytes | memoryview, where: str) -> tuple[Kind, int]:
     """(kind, codec) of an object. DamageError when it is none; UsageError when a newer mirror or a key is needed."""
     if len(data) < HEADER_SIZE:
         raise DamageError("cannot read the object", where=where, why=f"it has {len(data)} bytes, a header alone has {HEADER_SIZE}")
-    magic, kind, version, codec, _, key = HEADER.unpack_from(data)
+    magic, kind, version, codec, zero, key = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise DamageError("cannot read the object", where=where, why="it does not begin with MIRR")
     if version != VERSION:
@@ -77,8 +77,10 @@ def read_header(data: bytes | memoryview, where: str) -> tuple[Kind, int]:
             hint="use a newer mirror",
             kind="newer-format",
         )
-    if codec not in (RAW, ZSTD):
-        raise DamageError("cannot read the object", where=where, why=f"codec {codec} is unknown")
+    if codec not in (RAW, ZSTD) or zero:
+        raise DamageError(
+            "cannot read the object", where=where, why=f"codec {codec} is unknown" if not zero else "its header is spoilt"
+        )
     return Kind(kind), codec
 
 
@@ -88,7 +90,9 @@ def digest_of(kind: Kind, payload: bytes) -> bytes:
 
 
 def seal(kind: Kind, payload: bytes) -> bytes:
-    """The stored bytes of an object; compressed where that makes it smaller."""
+    """The stored bytes of an object; compressed where that makes it smaller. MirrorError for one that nobody could read."""
+    if len(payload) > PAYLOAD_MAX:
+        raise MirrorError("cannot store an object", why=f"its payload has {len(payload)} bytes, at most {PAYLOAD_MAX} are allowed")
     packed = _compressor.compress(payload)
     if len(packed) < len(payload):
         return header(kind, ZSTD) + packed

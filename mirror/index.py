@@ -14,12 +14,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirror.chunking import ChunkId
+from mirror.chunking import MAX_CHUNK, ChunkId
+from mirror.envelope import PAYLOAD_MAX
 from mirror.errors import DamageError
 from mirror.keys import PACK, ObjectName
 from mirror.pack import BLOCK_MAX, PACK_MAX, Block, Slot
 
 FRAGMENT_CHUNKS = 65_536
+_MOST = PAYLOAD_MAX - (64 << 10)  # bytes; a fragment of single-chunk blocks is full before it has so many chunks
+_ROW, _SLOT, _LINE = 48, 16, 64  # bytes that a chunk, a block, a pack take at most
 _PLACE = struct.Struct("<IIII")
 ID = 32
 
@@ -85,15 +88,21 @@ def encode_fragments(packs: Iterable[StoredPack]) -> Iterator[bytes]:
     """The payloads of the fragments that list these packs; a pack may be split between two of them."""
     lines: list[PackLine] = []
     rows: list[tuple[bytes, bytes]] = []
+    size = 0  # of the lines
     for pack in packs:
         slots = [block.slot for block in pack.blocks]
+        own = _LINE + _SLOT * len(slots)
+        if rows and size + own + _ROW * len(rows) > _MOST:
+            yield _fragment(lines, rows)
+            rows, lines, size = [], [], 0
         lines.append(PackLine(pack.name.digest, pack.name.epoch, pack.size, slots))
+        size += own
         for number, block in enumerate(pack.blocks):
             offset = 0
-            if len(rows) + len(block.ids) > FRAGMENT_CHUNKS and rows:
+            count = len(rows) + len(block.ids)
+            if rows and (count > FRAGMENT_CHUNKS or size + _ROW * count > _MOST):
                 yield _fragment(lines, rows)
-                rows = []
-                lines = [lines[-1]]
+                rows, lines, size = [], [lines[-1]], own
             for id_, length in zip(block.ids, block.lengths, strict=True):
                 rows.append((id_, _PLACE.pack(len(lines) - 1, number, offset, length)))
                 offset += length
@@ -110,18 +119,22 @@ def decode_fragment(payload: bytes, where: str) -> Fragment:
     """A fragment's content, checked: DamageError when a place points nowhere or exceeds the maxima."""
     try:
         wire = _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise DamageError("cannot read the index fragment", where=where, why=str(error)) from error
     fragment = Fragment(wire.packs, wire.ids, wire.places)
     if len(wire.ids) % ID or len(wire.places) != fragment.chunks * _PLACE.size:
         raise DamageError("cannot use the index fragment", where=where, why="its columns differ in length")
     for pack in wire.packs:
-        if len(pack.digest) != ID or pack.epoch < 0 or pack.size > PACK_MAX:
+        if len(pack.digest) != ID or pack.epoch < 0 or not 0 <= pack.size <= PACK_MAX:
             raise DamageError("cannot use the index fragment", where=where, why="it lists an impossible pack")
-        if any(s.plain > BLOCK_MAX or s.stored > 2 * BLOCK_MAX or s.offset + s.stored > pack.size for s in pack.blocks):
+        if any(
+            min(s) < 0 or s.plain > BLOCK_MAX or s.stored > 2 * BLOCK_MAX or s.offset + s.stored > pack.size for s in pack.blocks
+        ):
             raise DamageError("cannot use the index fragment", where=where, why="it lists an impossible block")
     limits = [[slot.plain for slot in pack.blocks] for pack in wire.packs]
     for pack_no, block, offset, length in _PLACE.iter_unpack(wire.places):
         if pack_no >= len(limits) or block >= len(limits[pack_no]) or offset + length > limits[pack_no][block]:
             raise DamageError("cannot use the index fragment", where=where, why="it places a chunk outside its block")
+        if not 0 < length <= MAX_CHUNK:
+            raise DamageError("cannot use the index fragment", where=where, why=f"it lists a chunk of {length} bytes")
     return fragment

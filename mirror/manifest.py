@@ -124,6 +124,8 @@ class Redirect(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="r"):
 Entry = Folder | Symlink | File | Page | Redirect
 WithContent = File | Page
 
+# A list within a list within a list, where a reader skips what it does not know, ends in the second of these.
+_UNREADABLE = (msgspec.MsgspecError, RecursionError)
 _FOLDER_ENDS = (b"/", b"")
 _encoder = msgspec.msgpack.Encoder()
 _segment_decoder = msgspec.msgpack.Decoder(list[Entry])
@@ -167,7 +169,7 @@ def decode_segment(payload: bytes, where: str) -> list[Entry]:
     """A segment's entries, checked: DamageError unless each path may be in a manifest and they ascend strictly."""
     try:
         entries = _segment_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise DamageError("cannot read the segment", where=where, why=str(error)) from error
     fault = _fault(entries)
     if fault:
@@ -192,7 +194,11 @@ def _fault(entries: list[Entry]) -> str:
     if [path[-1:] in _FOLDER_ENDS for path in paths] != [type(entry) is Folder for entry in entries]:
         return "a path does not fit the kind of its entry"
     contents = [entry for entry in entries if type(entry) is File or type(entry) is Page]
-    if any(len(e.chunks) % ID or not 0 <= e.class_ <= 2 or e.size < 0 or len(e.fingerprint) != 16 for e in contents):
+    if any(
+        len(e.chunks) % ID or len(e.chunks) > INLINE_CHUNKS * ID or not 0 <= e.class_ <= 2 or not 0 <= e.size < 2**63
+        or len(e.fingerprint) != 16
+        for e in contents
+    ):  # fmt: skip
         return "an entry's content is malformed"
     links = [entry.link for entry in contents if type(entry) is File and entry.link]
     return next((f"the hard link's path {link!r} is not allowed" for link in links if path_fault(link)), "")
@@ -207,7 +213,7 @@ def decode_node(payload: bytes, where: str) -> tuple[int, list[Ref]]:
     """(level, refs) of a node. DamageError when it is malformed."""
     try:
         level, refs = _node_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise DamageError("cannot read the node", where=where, why=str(error)) from error
     if not 1 <= level <= 8 or any(len(ref.digest) != 32 or ref.epoch < 0 for ref in refs):
         raise DamageError("cannot use the node", where=where, why="it is malformed")
@@ -223,7 +229,7 @@ def decode_changes(payload: bytes, where: str) -> list[ChangeLine]:
     """The lines of a leaf of a change list. DamageError when it is malformed."""
     try:
         return _changes_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise DamageError("cannot read the change list", where=where, why=str(error)) from error
 
 
@@ -236,7 +242,7 @@ def decode_names(payload: bytes, where: str) -> list[str]:
     """The keys of a leaf of a list of names. DamageError when it is malformed."""
     try:
         return _names_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise DamageError("cannot read the list of names", where=where, why=str(error)) from error
 
 
@@ -274,13 +280,15 @@ def cut_entries(entries: Iterable[Entry]) -> Iterator[Piece]:
 
 
 def cut_refs(level: int, refs: Iterable[Ref]) -> Iterator[Piece]:
-    """Nodes of `level` over refs in order: cut behind a ref whose digest says so, at 1,024 in any case."""
+    """Nodes of `level` over refs in order: cut behind a ref whose digest says so, at 1,024 or 1 MiB of paths in any case."""
     held: list[Ref] = []
+    size = 0
     for ref in refs:
         held.append(ref)
-        if not ref.digest[0] & NODE_MASK or len(held) >= NODE_REFS:
+        size += len(ref.first)
+        if not ref.digest[0] & NODE_MASK or len(held) >= NODE_REFS or size >= SEGMENT_BYTES:
             yield _node_piece(level, held)
-            held = []
+            held, size = [], 0
     if held:
         yield _node_piece(level, held)
 

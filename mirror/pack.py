@@ -180,9 +180,11 @@ def read_block(data: bytes | memoryview, where: str) -> PlainBlock:
     """The block that `data` begins with (more may follow). DamageError when head, checksum, codec or lengths do not fit."""
     if len(data) < HEAD_SIZE:
         raise DamageError("cannot read a block", where=where, why="it is cut short")
-    magic, version, codec, _, stored, plain, count, checksum, _ = _HEAD.unpack_from(data)
+    magic, version, codec, zero, stored, plain, count, checksum, nought = _HEAD.unpack_from(data)
     if magic != BLOCK_MAGIC or version != 1:
         raise DamageError("cannot read a block", where=where, why="it does not begin with MBLK")
+    if codec not in (RAW, ZSTD) or zero or nought:
+        raise DamageError("cannot read a block", where=where, why="its head says what no version says")
     end = HEAD_SIZE + 4 * count + stored
     if plain > BLOCK_MAX or count > _BLOCK_CHUNKS_MAX or stored > BLOCK_MAX or len(data) < end:
         raise DamageError("cannot read a block", where=where, why="its head claims impossible sizes")
@@ -210,7 +212,7 @@ def read_footer(data: bytes, where: str) -> list[FooterLine]:
     _, payload = unseal(footer, (FOOTER,), None, where)
     try:
         return _footer_decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise DamageError("cannot read the pack", where=where, why=f"its footer is malformed ({error})") from error
 
 
