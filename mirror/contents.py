@@ -23,7 +23,7 @@ from mirror.compare import kind_of
 from mirror.differ import diff, diff_site
 from mirror.errors import DamageError, UsageError
 from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, RunStarted
-from mirror.keys import record_key, show
+from mirror.keys import LOG_PREFIX, record_key, record_number, show
 from mirror.manifest import Entry, File, Page, Symlink, fingerprint_hex, split_ids
 from mirror.pick import Reading
 from mirror.target import TargetSpec
@@ -72,13 +72,19 @@ def snapshots(target: TargetSpec, job: Job | None = None) -> list[SnapshotLine]:
         found = []
         if reading.spoilt is not None:
             job.say(ProblemFound(Problem(reading.spoilt.where, "damaged", reading.spoilt.why)))
-        for number in reading.head.live if reading.head else ():
+        live = reading.head.live if reading.head else log.Live()
+        there = log.Live.of(sorted(n for stat in reading.store.list(LOG_PREFIX) if (n := record_number(stat.key)) and n in live))
+        for number in there:
             try:
                 found.append(_line(reading.pick(str(number))))
             except DamageError as error:
                 job.say(ProblemFound(Problem(record_key(number), "damaged", error.why, error.hint)))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 job.say(ProblemFound(Problem(record_key(number), "damaged", f"a member is malformed ({error})")))
+        if missing := len(live) - len(there):
+            first = next(number for number in live if number not in there)
+            why = f"it is not there, nor are {missing - 1:,} other records of live snapshots" if missing > 1 else "it is not there"
+            job.say(ProblemFound(Problem(record_key(first), "damaged", why, "run `mirror verify`")))
         return found
 
 

@@ -189,11 +189,24 @@ def _fault(record: Record, number: int) -> str:
         previous is not None and (previous["number"] != number - 1 or not previous["blake3"])
     ):
         return "it names no predecessor"
-    if record.kind == SNAPSHOT and (record.manifest is None or record.started.tzinfo is None):
+    if record.kind == SNAPSHOT and (record.manifest is None or record.started.tzinfo is None or not _is_told_well(body)):
         return "a member is malformed"
     if record.kind == PRUNE:
         ref_of(body["dooms"])
     return ""
+
+
+def _is_told_well(body: dict[str, Any]) -> bool:
+    """Whether what a snapshot's record tells people is of the right types."""
+    source, tags, totals = body.get("source", {}), body.get("tags", []), body.get("totals", {})
+    return (
+        isinstance(source, dict)
+        and all(isinstance(value, str) for value in source.values())
+        and isinstance(tags, list)
+        and all(isinstance(tag, str) for tag in tags)
+        and isinstance(totals, dict)
+        and all(type(total) is int for total in (*totals.values(), body.get("problem_count", 0)))
+    )
 
 
 def read_head(store: ReadableStore, known: int = 0) -> Record | None:

@@ -48,6 +48,13 @@ def text_of(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def line_of(text: str) -> str:
+    """Text as one line for a terminal: what would steer it, or begin another line, is escaped (a tag or a host name of a target may
+    say anything)."""
+    text = text_of(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it: reports and their parts as objects, bytes as shown paths, text without stray bytes."""
     if isinstance(value, str):
@@ -180,7 +187,7 @@ class LogFile:
             return
         moment = datetime.fromtimestamp(time.time() if when is None else when).astimezone()
         try:
-            self._stream.write(f"{moment.isoformat(' ', 'seconds')} {text_of(text)}\n")
+            self._stream.write(f"{moment.isoformat(' ', 'seconds')} {line_of(text)}\n")
         except OSError as error:
             self.failed = error.strerror or str(error)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mirror.chunking import ChunkId
@@ -65,31 +66,36 @@ class ManifestReader:
         if kind == leaf:
             yield root
             return
-        yield from self._below(payload, root.name, leaf)
-
-    def _below(self, payload: bytes, name: ObjectName, leaf: Kind) -> Iterator[Ref]:
-        level, refs = decode_node(payload, f"{self._store.url}/{name.key()}")
-        for ref in refs:
-            if level == 1:
-                yield ref
-                continue
-            where = f"{self._store.url}/{ref.name.key()}"
-            _, child = self.object(ref.name, (NODE,))
-            if decode_node(child, where)[0] != level - 1:
-                raise DamageError("cannot use the node", where=where, why="its level does not fit the one above it")
-            yield from self._below(child, ref.name, leaf)
+        yield from (ref for ref, kind in self._below(payload, root, leaf) if kind == leaf)
 
     def nodes(self, root: Ref, leaf: Kind) -> Iterator[tuple[Ref, Kind]]:
         """Every object of a tree, root first: (ref, kind). Leaves are named, not fetched (but for a root that is one)."""
         kind, payload = self.object(root.name, (NODE, leaf))
         yield root, kind
         if kind == NODE:
-            level, refs = decode_node(payload, f"{self._store.url}/{root.name.key()}")
-            for ref in refs:
-                if level == 1:
-                    yield ref, leaf
-                else:
-                    yield from self.nodes(ref, leaf)
+            yield from self._below(payload, root, leaf)
+
+    def _below(self, payload: bytes, root: Ref, leaf: Kind, above: int = 0) -> Iterator[tuple[Ref, Kind]]:
+        """All below a node, checked: a small tree that names one child again and again would have no end (law 9). What a node lists
+        must add up to what its own ref counts, and the first paths of a manifest ascend."""
+        where = f"{self._store.url}/{root.name.key()}"
+        level, refs = decode_node(payload, where)
+        fault = ""
+        if above and level != above - 1:
+            fault = "its level does not fit the one above it"
+        elif sum(ref.entries for ref in refs) != root.entries or (above and not refs) or not all(ref.entries > 0 for ref in refs):
+            fault = "what it lists does not add up to what is said of it"
+        elif leaf == SEGMENT and any(one.first >= other.first for one, other in pairwise(refs)):
+            fault = "its paths are out of order"
+        if fault:
+            raise DamageError("cannot use the node", where=where, why=fault)
+        for ref in refs:
+            if level == 1:
+                yield ref, leaf
+                continue
+            _, child = self.object(ref.name, (NODE,))
+            yield ref, NODE
+            yield from self._below(child, ref, leaf, level)
 
     def segment(self, ref: Ref) -> list[Entry]:
         """The entries of one segment."""
@@ -118,10 +124,12 @@ class ManifestReader:
         if entry.more is None:
             yield from split_ids(entry.chunks)
             return
+        if entry.more.entries > entry.size:
+            raise DamageError("cannot use the chunk list", where=show(entry.path), why="it has more chunks than the file has bytes")
         for leaf in self.leaves(entry.more, CHUNKS):
             _, payload = self.object(leaf.name, (CHUNKS,))
-            if len(payload) % 32:
-                raise DamageError("cannot use the chunk list", where=show(entry.path), why="its length is odd")
+            if len(payload) != leaf.entries * 32:
+                raise DamageError("cannot use the chunk list", where=show(entry.path), why="its length is not what is said of it")
             yield from split_ids(payload)
 
     def changes(self, root: Ref) -> Iterator[ChangeLine]:
@@ -219,9 +227,10 @@ class _Nowhere:
         return True
 
 
-def list_content(joined: bytes) -> tuple[bytes, Ref | None]:
-    """(chunks, more) that an entry with these joined ids would have; nothing is written. Digests compare, epochs do not."""
-    return ManifestWriter(_Nowhere(), 0, {}).content(joined)  # type: ignore[arg-type]
+def list_content(joined: bytes, like: Ref | None = None) -> tuple[bytes, Ref | None]:
+    """(chunks, more) that an entry with these joined ids would have; nothing is written. like: a list to be compared with: a long
+    one names its leaves by their epoch, which is that of the list, so the digests are equal just when the ids are."""
+    return ManifestWriter(_Nowhere(), like.epoch if like else 0, {}).content(joined)  # type: ignore[arg-type]
 
 
 def create_named(store: WritableStore, name: ObjectName, data: bytes | bytearray) -> bool:

@@ -167,7 +167,8 @@ class Session:
         if config.wants_traceback():
             import traceback
 
-            complain(traceback.format_exc())
+            for line in traceback.format_exc().splitlines():
+                complain(line)
         told = [*problem_lines(self._problems, self._kinds), f"mirror: {error}"]
         self._tell([*self._held, *told])
         if self.json:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Final
 
 from mirror.errors import MirrorError
-from mirror.progress import text_of
+from mirror.progress import line_of
 
 PATIENCE: Final = 5.0  # seconds in which a second Ctrl-C is not heard, so that the first can write down the progress
 
@@ -46,7 +46,7 @@ class Out:
     def line(self, text: str) -> None:
         """Text in the encoding of the stream; what that does not have is escaped."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        self.data(text_of(text).encode(encoding, "backslashreplace") + b"\n")
+        self.data(line_of(text).encode(encoding, "backslashreplace") + b"\n")
 
     def text(self, text: str) -> None:
         """Lines that end as they should."""
@@ -84,7 +84,7 @@ def complain(text: str) -> None:
         return
     encoding = sys.stderr.encoding or "utf-8"
     try:
-        sys.stderr.write(text_of(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stderr.write(line_of(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stderr.flush()
     except OSError:
         return

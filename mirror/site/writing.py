@@ -108,11 +108,19 @@ class FolderWriter:
 
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def draft(self, path: bytes) -> Draft:
-        """A new temporary file beside `path`, mode 0600."""
+    def draft(self, path: bytes, size: int = 0) -> Draft:
+        """A new temporary file beside `path`, mode 0600, of so many bytes (a hole)."""
         fd, _ = self._place(path)
         name = b".mirror-tmp-" + secrets.token_hex(8).encode()
-        return Draft(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd), name)
+        draft = Draft(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd), name)
+        try:
+            if size:
+                os.truncate(draft.fd, size)
+        except OSError:
+            os.close(draft.fd)
+            os.unlink(name, dir_fd=fd)
+            raise
+        return draft
 
     def reopen(self, path: bytes, name: bytes) -> int:
         """A descriptor of a draft made earlier (perhaps by another process)."""

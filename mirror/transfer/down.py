@@ -168,9 +168,7 @@ class _Batch:
     def _begin(self, wanted: Wanted) -> Draft:
         if wanted.draft:
             return Draft(self.writer.reopen(wanted.path, wanted.draft), wanted.draft)
-        draft = self.writer.draft(wanted.path)
-        os.truncate(draft.fd, wanted.size)
-        return draft
+        return self.writer.draft(wanted.path, wanted.size)
 
     def finish(self, growing: _Growing) -> None:
         wanted = growing.wanted

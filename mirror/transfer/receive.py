@@ -24,6 +24,7 @@ from mirror.transfer import down
 from mirror.workers import Crew
 
 _ASK_IDS = 1024
+_PART_IDS = 65_536  # of one batch; files of ours have 16,384 at most in its 64 MiB
 
 
 class Task(NamedTuple):
@@ -112,7 +113,7 @@ class Receiver:
         held: dict[bytes, Task] = {}
         size = number = 0
         for task in tasks:
-            for wanted, length in self._huge(task) if task.entry.size > BATCH_BYTES else self._whole(task):
+            for wanted, length in self._huge(task) if _is_huge(task.entry) else self._whole(task):
                 if batch and (size + length > BATCH_BYTES or len(batch) >= BATCH_FILES):
                     yield self._planned(number, batch, size, held)
                     batch, size, number, held = [], 0, number + 1, {}
@@ -136,8 +137,7 @@ class Receiver:
     def _huge(self, task: Task) -> Iterator[tuple[down.Wanted, int]]:
         entry = task.entry
         try:
-            draft = self.writer.draft(entry.path)
-            os.truncate(draft.fd, entry.size)
+            draft = self.writer.draft(entry.path, entry.size)
         except OSError as error:
             self._problem(entry.path, *down.why_not(error))
             return
@@ -154,7 +154,7 @@ class Receiver:
                     return
                 part.append(id_)
                 at += place.length
-                if at - start >= BATCH_BYTES or at == entry.size:
+                if at - start >= BATCH_BYTES or len(part) >= _PART_IDS or at == entry.size:
                     parts.left += 1
                     yield down.Wanted(entry.path, entry.size, b"", task.what, b"".join(part), draft.name, start), at - start
                     part, start = [], at
@@ -218,6 +218,10 @@ class Receiver:
     def _problem(self, path: bytes, kind: str, why: str) -> None:
         self.failed += 1
         self.on_problem(Problem(show(path), kind, why))
+
+
+def _is_huge(entry: File) -> bool:
+    return entry.size > BATCH_BYTES or (entry.more is not None and entry.more.entries > _PART_IDS)
 
 
 def _groups(ids: Iterable[ChunkId], most: int) -> Iterator[list[ChunkId]]:
