@@ -109,7 +109,7 @@ class Committer:
             yield line
 
     def _same_list(self, before: File | Page, joined: bytes) -> bool:
-        _, more = list_content(joined)
+        _, more = list_content(joined, before.more)
         return before.more is not None and more is not None and before.more.digest == more.digest
 
     def _segments(self, writer: ManifestWriter, merged: Iterator[Merged]) -> Ref:

@@ -124,8 +124,9 @@ class Redirect(msgspec.Struct, array_like=True, frozen=True, gc=False, tag="r"):
 Entry = Folder | Symlink | File | Page | Redirect
 WithContent = File | Page
 
-# A list within a list within a list, where a reader skips what it does not know, ends in the second of these.
-_UNREADABLE = (msgspec.MsgspecError, RecursionError)
+# A list within a list within a list, where a reader skips what it does not know, ends in the second of these; text that is no
+# UTF-8 in the third.
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _FOLDER_ENDS = (b"/", b"")
 _encoder = msgspec.msgpack.Encoder()
 _segment_decoder = msgspec.msgpack.Decoder(list[Entry])

@@ -166,11 +166,10 @@ def _content(site: Site, entry: File) -> bytes:
         return b""
     with content.stream:
         try:
-            _, _, joined = identify(content.stream.read, content.size, entry.class_, lambda id_, data: None)
+            _, fingerprint, joined = identify(content.stream.read, content.size, entry.class_, lambda id_, data: None)
         except OSError:
             return b""
-    # A long list has an object of its own, and is the same where that object's digest is.
-    return content_key(File(entry.path, entry.size, b"", entry.class_, *list_content(joined)))
+    return content_key(File(entry.path, entry.size, fingerprint, entry.class_, *list_content(joined)))
 
 
 def moves_of(survey: Survey, site: Site, state: State) -> tuple[Spool[Row], Moves, int]:

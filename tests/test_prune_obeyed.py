@@ -12,10 +12,15 @@ import pytest
 from byhand import doom, dooms_of, forget, head_of, needs, prune
 from mirrors import BEGINNING, Item, make_site, mirror, noise, settle, three_nights, tree, write
 
+from mirror.envelope import CHUNKS
 from mirror.keys import ObjectName
+from mirror.log import read_record
+from mirror.manifest import File
 from mirror.restore import RestoreOptions, restore
+from mirror.snapshot import ManifestReader
 from mirror.store import StoreSpec
 from mirror.store.memory import MemoryStore
+from mirror.survey import LookOptions
 from mirror.target import TargetSpec
 
 
@@ -200,6 +205,35 @@ def test_a_target_set_back_to_before_a_prune_has_all_its_places(place: Place, ki
     assert report.snapshot == 4
     assert report.bytes_new == 1
     assert place.restored(4) == tree(place.folder / "site")
+
+
+def test_a_big_file_is_the_same_after_a_prune(place: Place) -> None:
+    """The list of its chunks is a tree, whose digest depends on the epoch: looked at again it was called changed, moved it was
+    called deleted and new."""
+    site = make_site(place.folder / "site")
+    write(site / "huge", noise(7_000_000, 17))
+    settle(site)
+    place.sync()
+    write(site / "huge", noise(7_000_000, 17) + b"!", BEGINNING + 1)
+    settle(site)
+    prune(place.store)
+    report = place.sync()
+    reader = ManifestReader(place.store, None)
+    (huge,) = (entry for entry in reader.entries(read_record(place.store, report.snapshot).manifest) if entry.path == b"huge")
+    assert isinstance(huge, File)
+    assert huge.more
+    assert len(list(reader.leaves(huge.more, CHUNKS))) > 1
+    assert huge.more.epoch
+    prune(place.store)
+    report = place.sync(look=LookOptions(checksum=True))
+    assert (report.snapshot, report.changed, report.attempts) == (0, 0, 1)
+    place.lose_cache()
+    (site / "huge").rename(site / "a" / "huger")
+    settle(site)
+    dry = place.sync(dry_run=True)
+    report = place.sync()
+    assert (report.moved, report.added, report.deleted) == (1, 0, 0) == (dry.moved, dry.added, dry.deleted)
+    assert place.restored(report.snapshot) == tree(site)
 
 
 def test_a_prune_whose_list_of_names_is_gone_stops_a_sync_with_one_sentence(place: Place) -> None:
