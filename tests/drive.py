@@ -8,6 +8,7 @@ Whatever is driven: a traceback, or an error that nobody foresaw, fails the test
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import io
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +31,10 @@ from mirror.cli import main
 
 NOBODY = 65534
 ROOT = Path(__file__).parent.parent
-# Everything is imported before the rights are given away: the checkout may be where nobody else may look.
-_AS_NOBODY = """
-import importlib, json, os, pkgutil, sys
+# Imports everything once, then makes a child for each command: with limits on memory, time and the size of files, or without the
+# rights of root. What is imported late would not be found without them: the checkout may be where nobody else may look.
+_KEEPER = """
+import importlib, json, os, pkgutil, resource, sys
 sys.path[:] = json.loads(sys.argv[1])
 import mirror
 for module in pkgutil.walk_packages(mirror.__path__, "mirror."):
@@ -39,20 +42,39 @@ for module in pkgutil.walk_packages(mirror.__path__, "mirror."):
         importlib.import_module(module.name)
 import pathspec.patterns.gitignore.spec, platformdirs.unix, sqlite3, tempfile, difflib, grp, pwd
 import encodings.idna, encodings.unicode_escape
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-sys.exit(mirror.cli.main(sys.argv[2:]))
+os.chdir("/")
+for line in sys.stdin:
+    words, how, environment, out, err = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.environ.clear()
+        os.environ.update(environment)
+        for number, name in ((1, out), (2, err)):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+        if how == "nobody" and os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        elif how == "limited":
+            resource.setrlimit(resource.RLIMIT_AS, (1500 << 20, 1500 << 20))
+            resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200 << 20, 200 << 20))
+        code = mirror.cli.main(words)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    _, status, usage = os.wait4(child, 0)
+    print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss]), flush=True)
 """
 
 
 class Done(NamedTuple):
-    """How a command ended: exit code, what it wrote to stdout and to stderr."""
+    """How a command ended: exit code, what it wrote to stdout and to stderr; rss: its peak memory in KiB, if measured."""
 
     code: int
     out: str
     err: str
+    rss: int = 0
 
     @property
     def error(self) -> str:
@@ -90,11 +112,46 @@ def words_of(arguments: Iterable[object]) -> list[str]:
     return [os.fspath(each) if isinstance(each, Path) else str(each) for each in arguments]
 
 
+class _Keeper:
+    """The process that runs commands `limited` or `as_nobody`; ends with this one."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="mirror-test-"))
+        command = [sys.executable, "-c", _KEEPER, json.dumps([str(ROOT), *sys.path])]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        atexit.register(self._end)
+
+    def run(self, how: str, words: list[str]) -> Done:
+        assert self._process.stdin
+        assert self._process.stdout
+        out, err = self._folder / "out", self._folder / "err"
+        self._process.stdin.write(json.dumps([words, how, dict(os.environ), str(out), str(err)]) + "\n")
+        self._process.stdin.flush()
+        code, rss = json.loads(self._process.stdout.readline())
+        return Done(code, *(name.read_bytes().decode(errors="backslashreplace") for name in (out, err)), rss)
+
+    def _end(self) -> None:
+        assert self._process.stdout
+        self._process.communicate(timeout=30)
+        shutil.rmtree(self._folder)
+
+
+@cache
+def _keeper() -> _Keeper:
+    return _Keeper()
+
+
 def as_nobody(*arguments: object) -> Done:
     """`mirror ARGUMENTS` as a user without rights (as this one, when that is not root)."""
-    command = [sys.executable, "-c", _AS_NOBODY, json.dumps([str(ROOT), *sys.path]), *words_of(arguments)]
-    ran = subprocess.run(command, capture_output=True, timeout=60, cwd="/")
-    return _judged(Done(ran.returncode, *(each.decode(errors="backslashreplace") for each in (ran.stdout, ran.stderr))))
+    return _judged(_keeper().run("nobody", words_of(arguments)))
+
+
+def limited(*arguments: object) -> Done:
+    """`mirror ARGUMENTS` with limits on memory, time and the size of files, none of which it may come near."""
+    done = _judged(_keeper().run("limited", words_of(arguments)))
+    assert done.code in (0, 2, 3, 4, 5, 23), done
+    assert done.rss < 400_000, done
+    return done
 
 
 def _text(stream: io.TextIOWrapper) -> str:

@@ -1,7 +1,7 @@
 """Targets made by an enemy, valid in every checksum: whatever they say, nothing is written outside OUT, no link is followed, and
 neither memory nor time is theirs to take.
 
-Each restore is a process with limits on its memory, its time and the size of its files.
+Each command is a process with limits on its memory, its time and the size of its files.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import hashlib
 import json
 import os
 import struct
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
 import xxhash
 import zstandard
 from blake3 import blake3
-from drive import ROOT, drafts, truth
+from drive import drafts, limited, truth
 from mirrors import BEGINNING, noise
 
 from mirror.chunking import ChunkId, chunk_id
@@ -30,87 +28,6 @@ from mirror.index import PackLine, StoredPack, encode_fragments
 from mirror.keys import INDEX, MANIFEST, PACK, ObjectName, record_key
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, encode, encode_node, encode_segment
 from mirror.pack import PackBuilder, Slot
-
-# Imports once, then a child for each command: with limits on memory, time and the size of files, and a clean slate.
-_KEEPER = """
-import json, os, resource, sys
-sys.path[:] = json.loads(sys.argv[1])
-import mirror.cli, mirror.cli.commands, mirror.cli.listing, mirror.restore, mirror.verify, mirror.contents, mirror.sync
-import mirror.commit, mirror.transfer.send
-import pathspec.patterns.gitignore.spec, platformdirs.unix
-for line in sys.stdin:
-    words, environment, out, err = json.loads(line)
-    child = os.fork()
-    if not child:
-        os.environ.clear()
-        os.environ.update(environment)
-        for number, name in ((1, out), (2, err)):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-        resource.setrlimit(resource.RLIMIT_AS, (1500 << 20, 1500 << 20))
-        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200 << 20, 200 << 20))
-        code = mirror.cli.main(words)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    _, status, usage = os.wait4(child, 0)
-    print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss]), flush=True)
-"""
-
-
-class Ended(NamedTuple):
-    """How a restricted command ended; rss: its peak memory in KiB."""
-
-    code: int
-    out: str
-    err: str
-    rss: int
-
-
-class Keeper:
-    """Runs commands with limits."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        command = [sys.executable, "-c", _KEEPER, json.dumps([str(ROOT), *sys.path])]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def run(self, *words: object) -> Ended:
-        out, err = self.folder / "out", self.folder / "err"
-        assert self.process.stdin
-        assert self.process.stdout
-        request = [[os.fsdecode(w) if isinstance(w, bytes | Path) else str(w) for w in words], dict(os.environ), str(out), str(err)]
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        code, rss = json.loads(self.process.stdout.readline())
-        return Ended(code, *(name.read_bytes().decode(errors="backslashreplace") for name in (out, err)), rss)
-
-
-_keepers: list[Keeper] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
-    """The process that runs all commands of this module."""
-    keeper = Keeper(tmp_path_factory.mktemp("keeper"))
-    _keepers.append(keeper)
-    yield keeper
-    _keepers.remove(keeper)
-    assert keeper.process.stdin
-    assert keeper.process.stdout
-    keeper.process.stdin.close()
-    assert keeper.process.wait(30) == 0
-    keeper.process.stdout.close()
-
-
-def limited(*words: object) -> Ended:
-    """`mirror WORDS` with limits; a traceback, an unforeseen error or a limit that was hit fails the test."""
-    done = _keepers[-1].run(*words)
-    assert done.code in (0, 2, 3, 4, 5, 23), done
-    assert "Traceback" not in done.err, done
-    assert "should not have happened" not in done.err, done
-    assert done.rss < 400_000, done
-    return done
 
 
 class Enemy:

@@ -570,6 +570,21 @@ def test_max_duration(site: Path, target: TargetSpec, tmp_path: Path) -> None:
     same(site, tmp_path / "out")
 
 
+def test_nothing_stays_open(site: Path, target: TargetSpec, tmp_path: Path) -> None:
+    """A program that goes on keeps no mount busy and no cache locked."""
+
+    def opened() -> list[str]:
+        links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+        return [name for link in links if os.path.exists(link) and str(tmp_path) in (name := os.readlink(link))]
+
+    put_back(target, tmp_path / "out")
+    write(site / "new", b"new")
+    mirror(site, target)
+    damage(target, noise(2_000_000))
+    assert put_back(target, tmp_path / "again").exit_code == 4
+    assert opened() == []
+
+
 # -- what cannot be -----------------------------------------------------------------------------------------------------
 
 

@@ -101,14 +101,21 @@ def _store(spec: StoreSpec) -> CountingStore:
     return CountingStore(open_store(spec))
 
 
-@lru_cache(maxsize=2)
-def _index(path: str, inode: int) -> sqlite3.Connection:
-    return open_places(path)
+_indexes: dict[tuple[str, int], sqlite3.Connection] = {}
+
+
+def _index(path: str) -> sqlite3.Connection:
+    key = path, os.stat(path).st_ino
+    if key not in _indexes:
+        _indexes[key] = open_places(path)
+    return _indexes[key]
 
 
 def release() -> None:
-    """Give back what batches in this process have opened: another run may have other credentials."""
-    _index.cache_clear()
+    """Give back what batches in this process have opened: another run may have other credentials, and whoever keeps an index open
+    keeps the next one from writing it."""
+    while _indexes:
+        _indexes.popitem()[1].close()
     _store.cache_clear()
 
 
@@ -238,7 +245,7 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     batch = _Batch(writer)
     growing: list[_Growing] = []
     try:
-        growing = _start(batch, _decoder.decode(files), _index(job.index_path, os.stat(job.index_path).st_ino))
+        growing = _start(batch, _decoder.decode(files), _index(job.index_path))
         _fill(store, batch, growing)
         batch.settle()
     except BaseException:
