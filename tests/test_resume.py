@@ -156,7 +156,7 @@ def test_an_interrupted_sync_keeps_every_finished_batch(place: Place, how: signa
     assert stopped.summary["error"]["kind"] == "interrupted"
     assert stopped.done >= total // 5
     again = place.sync()
-    # Files of finished batches that share chunks with a batch still being sent are read again, so of so small a site it may be most;
+    # Files of finished batches that share chunks with a batch still being sent are read again: of so small a site perhaps most;
     # but nothing that was stored is stored again.
     assert again.code == 0, again.err
     assert again.summary["bytes_read"] <= total - stopped.done + REDO
