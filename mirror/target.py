@@ -11,7 +11,7 @@ import os
 import re
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -333,8 +333,3 @@ def _lock(stack: ExitStack, spec: TargetSpec, folder: Path | None, url: str, wai
             time.sleep(0.2)
         except OSError:
             return  # a network filesystem without locks: then two runs meet at the log
-
-
-def with_url(spec: TargetSpec, url: str) -> TargetSpec:
-    """The same settings for another URL."""
-    return replace(spec, store=replace(spec.store, url=url))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mirror.envelope import FRAGMENT, digest_of, seal
-from mirror.errors import DurationLimitError, MirrorError, TransferLimitError
+from mirror.errors import DurationLimitError, TransferLimitError
 from mirror.events import Advanced, BatchPlanned, BatchSent, BatchStored, Job
 from mirror.index import FRAGMENT_CHUNKS, StoredPack, encode_fragments
 from mirror.keys import INDEX, ObjectName
@@ -220,11 +220,3 @@ class Sender:
                 self.state.keep_found(self.source, rows)
             self._finished = []
         self._checkpoint = time.monotonic()
-
-
-def keep_progress(sender: Sender) -> None:
-    """A last checkpoint after a failure elsewhere; a store that fails as well changes nothing of the first error."""
-    try:
-        sender.checkpoint(remember=True)
-    except MirrorError:
-        return
