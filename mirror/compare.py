@@ -21,7 +21,7 @@ from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Page, Symlink
 from mirror.plan import CHANGED, DESCRIBED, NEW, SAME, Fetch
 from mirror.site import Site
-from mirror.snapshot import list_content
+from mirror.snapshot import ManifestReader, list_content
 
 _CONTENT = ("size", "fingerprint", "class_", "chunks", "more")
 _WORDS = {"mtime": "time", "uid": "owner", "gid": "group", "user": "owner's name", "group": "group's name",
@@ -77,23 +77,24 @@ def same_list(entry: File | Page, joined: bytes) -> bool:
     return entry.more.digest == more.digest
 
 
-def same_content(one: Entry, other: Entry) -> bool:
+def same_content(one: Entry, other: Entry, reader: ManifestReader) -> bool:
     """Whether two entries hold the same bytes, cut in the same way."""
     if not (isinstance(one, File | Page) and isinstance(other, File | Page)) or one.size != other.size:
         return False
     if one.more is None or other.more is None:
         return one.more is None and other.more is None and one.chunks == other.chunks
-    # A list of several leaves that was written again, after a prune, has another digest: then the fingerprint decides.
-    return one.more.digest == other.more.digest or (
-        one.fingerprint == other.fingerprint and one.class_ == other.class_ and one.more.entries == other.more.entries
-    )
+    if one.more.digest == other.more.digest:
+        return True
+    # A list of several leaves that was written again, after a prune, has another digest; its fingerprint proposes that, the leaves
+    # decide.
+    return one.fingerprint == other.fingerprint and reader.content_key(one) == reader.content_key(other)
 
 
-def same_entry(one: Entry, other: Entry) -> bool:
+def same_entry(one: Entry, other: Entry, reader: ManifestReader) -> bool:
     """Whether two entries say the same. The epoch of a chunk list is no part of that: a list written again is the same list."""
     if one == other:
         return True
-    if type(one) is not type(other) or not isinstance(one, File | Page) or one.more is None or not same_content(one, other):
+    if type(one) is not type(other) or not isinstance(one, File | Page) or one.more is None or not same_content(one, other, reader):
         return False
     return msgspec.structs.replace(one, more=None) == msgspec.structs.replace(other, more=None)
 
@@ -107,9 +108,9 @@ def description(one: Entry, other: Entry) -> Iterator[str]:
     yield from (_WORDS.get(name, name) for name in fields)
 
 
-def symbol_of(one: Entry, other: Entry) -> str:
+def symbol_of(one: Entry, other: Entry, reader: ManifestReader) -> str:
     """How a path changed that two snapshots have, as sync calls it: `.` when only its description did."""
-    if type(one) is type(other) and (type(one) is Folder or same_content(one, other)):
+    if type(one) is type(other) and (type(one) is Folder or same_content(one, other, reader)):
         return DESCRIBED
     return CHANGED
 

@@ -42,9 +42,9 @@ def diff(target: TargetSpec, left: str, right: str, job: Job | None = None) -> I
         with row_spool() as found, reading.steady(one, other):
             for before, after in differences(reading.reader, one.manifest, other.manifest):
                 if before is None or after is None:
-                    found.append(row(NEW, after) if after is not None else row(DELETED, before))  # type: ignore[arg-type]
+                    found.append(row(NEW, after, reading.reader) if after is not None else row(DELETED, before, reading.reader))  # type: ignore[arg-type]
                 else:
-                    found.append(row(symbol_of(before, after), after))
+                    found.append(row(symbol_of(before, after, reading.reader), after, reading.reader))
             yield from _lines(found, reading.target.state)
 
 
@@ -69,13 +69,15 @@ def diff_site(
             with look(site, source.filter, known, options or LookOptions(), problem, lambda n, _: job.say(Advanced(n))) as survey:
                 if survey.incomplete:
                     job.say(Notice("incomplete", "a folder could not be listed: deletions are not shown"))
-                yield from site_lines(survey, site, reading.target.state, problem)
+                yield from site_lines(survey, site, reading.reader, reading.target.state, problem)
 
 
-def site_lines(survey: Survey, site: Site, state: State, on_problem: Callable[[Problem], None]) -> Iterator[tuple[ChangeLine, int]]:
+def site_lines(
+    survey: Survey, site: Site, reader: ManifestReader, state: State, on_problem: Callable[[Problem], None]
+) -> Iterator[tuple[ChangeLine, int]]:
     """A survey's lines (line, size), moves told apart, each suspected file settled by reading it: what a sync would find."""
     with row_spool() as settled:
-        for item, one in zip(survey.plan, rows(survey.plan, site), strict=True):
+        for item, one in zip(survey.plan, rows(survey.plan, site, reader), strict=True):
             if type(item) is Drop and survey.incomplete:
                 continue
             if type(item) is Fetch and item.before is not None:
@@ -152,7 +154,7 @@ def differences(reader: ManifestReader, one: Ref, other: Ref) -> Iterator[tuple[
                     side.open()
         else:
             before, after = left.take(), right.take()
-            if not same_entry(before, after):
+            if not same_entry(before, after, reader):
                 yield before, after
 
 

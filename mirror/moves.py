@@ -1,8 +1,7 @@
 """Which new files are old ones under another path: the same content gone in one place and come in another.
 
-Content is the same when the chunk lists are equal; past 64 chunks, when fingerprint, size and number of chunks are (nothing but the
-words of a report hangs on it: contents are taken over by their ids). Works on temporary tables of the local state,
-so a renamed folder of a million files takes disk, not memory.
+Content is the same when the chunk lists are equal (`ManifestReader.content_key`). Works on temporary tables of the local state, so a
+renamed folder of a million files takes disk, not memory.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
-from blake3 import blake3
-
+from mirror.errors import DamageError
 from mirror.manifest import ChangeLine, Entry, File, Page
 from mirror.plan import DELETED, MOVED, NEW
+from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
 from mirror.state import State
 
@@ -36,19 +35,16 @@ def row_spool() -> Spool[Row]:
     return Spool(msgspec.msgpack.Encoder().encode, _decoder.decode)
 
 
-def row(symbol: str, entry: Entry) -> Row:
-    """The row of an entry."""
+def row(symbol: str, entry: Entry, reader: ManifestReader) -> Row:
+    """The row of an entry; what its content is only where it can have moved."""
     if not isinstance(entry, File | Page):
         return Row(symbol, entry.path, 0, b"")
-    return Row(symbol, entry.path, entry.size, content_key(entry) if entry.size else b"")
-
-
-def content_key(entry: File | Page) -> bytes:
-    """Equal for equal chunk lists. A list that is an object of its own is named by fingerprint, sizes and class: its digest depends
-    on the epoch of its leaves, so a file moved after a prune would be no move."""
-    if entry.more is None:
-        return blake3(entry.chunks).digest(16)
-    return blake3(b"%b %d %d %d" % (entry.fingerprint, entry.size, entry.class_, entry.more.entries)).digest(16)
+    if not entry.size or symbol not in (NEW, DELETED):
+        return Row(symbol, entry.path, entry.size, b"")
+    try:
+        return Row(symbol, entry.path, entry.size, reader.content_key(entry))
+    except DamageError:  # its chunk list: verify's business; here it is a file that did not move
+        return Row(symbol, entry.path, entry.size, b"")
 
 
 class Moves:

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from mirror.chunking import ChunkId
 from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, OBJECT_MAX, SEGMENT, Kind, digest_of, seal, unseal
 from mirror.errors import DamageError, TemporaryError
@@ -132,6 +134,13 @@ class ManifestReader:
                 raise DamageError("cannot use the chunk list", where=show(entry.path), why="its length is not what is said of it")
             yield from split_ids(payload)
 
+    def content_key(self, entry: WithContent) -> bytes:
+        """Equal just where the chunk lists are equal, as `content_key` of their ids. A list of several leaves costs its nodes: they
+        name the leaves' epochs, so their digests change when the same list is written again after a prune."""
+        if entry.more is None:
+            return content_key(entry.chunks)
+        return _content_key(leaf.digest for leaf in self.leaves(entry.more, CHUNKS))
+
     def changes(self, root: Ref) -> Iterator[ChangeLine]:
         """The lines of a change list."""
         for leaf in self.leaves(root, CHANGES):
@@ -231,6 +240,17 @@ def list_content(joined: bytes, like: Ref | None = None) -> tuple[bytes, Ref | N
     """(chunks, more) that an entry with these joined ids would have; nothing is written. like: a list to be compared with: a long
     one names its leaves by their epoch, which is that of the list, so the digests are equal just when the ids are."""
     return ManifestWriter(_Nowhere(), like.epoch if like else 0, {}).content(joined)  # type: ignore[arg-type]
+
+
+def content_key(joined: bytes) -> bytes:
+    """16 bytes that are equal just where the chunk lists, given as joined ids, are equal."""
+    if len(joined) <= INLINE_CHUNKS * 32:
+        return _content_key([digest_of(CHUNKS, joined)])
+    return _content_key(digest_of(CHUNKS, piece.payload) for piece in cut_ids(joined))
+
+
+def _content_key(leaves: Iterable[bytes]) -> bytes:
+    return blake3(b"".join(leaves)).digest(16)
 
 
 def create_named(store: WritableStore, name: ObjectName, data: bytes | bytearray) -> bool:

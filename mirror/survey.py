@@ -18,12 +18,12 @@ from mirror.envelope import SEGMENT
 from mirror.errors import DeletionGuardError, NotFound, SourceError, UsageError
 from mirror.events import Problem
 from mirror.manifest import File, Page, Ref
-from mirror.moves import Moves, Row, content_key, row, row_spool
+from mirror.moves import Moves, Row, row, row_spool
 from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetch, Item, Put, decode, encode
 from mirror.scan import Comparison, Known, Remembered, memory_of
 from mirror.site import Filter, Site
 from mirror.site.filters import Matcher
-from mirror.snapshot import ManifestReader, list_content
+from mirror.snapshot import ManifestReader, content_key
 from mirror.spool import Pairs, Spool
 from mirror.state import State
 from mirror.target import folder_of, is_folder_url
@@ -139,22 +139,21 @@ def look(
     )
 
 
-def rows(plan: Spool[Item], site: Site | None) -> Iterator[Row]:
-    """The plan's rows. With a site, new files whose size is that of a deleted one are read, so that moves can be told."""
+def rows(plan: Spool[Item], site: Site, reader: ManifestReader) -> Iterator[Row]:
+    """The plan's rows. New files whose size is that of a deleted one are read, so that moves can be told."""
     sizes: set[int] = set()
-    if site is not None:
-        for item in plan:
-            if type(item) is Drop and isinstance(item.entry, File | Page) and item.entry.size and len(sizes) < 1_000_000:
-                sizes.add(item.entry.size)
+    for item in plan:
+        if type(item) is Drop and isinstance(item.entry, File | Page) and item.entry.size and len(sizes) < 1_000_000:
+            sizes.add(item.entry.size)
     for item in plan:
         if type(item) is Drop:
-            yield row(DELETED, item.entry)
+            yield row(DELETED, item.entry, reader)
         elif type(item) is Put:
-            yield row(item.symbol, item.entry)
+            yield row(item.symbol, item.entry, reader)
         elif type(item) is Fetch:
             symbol = CHANGED if item.before is not None else NEW
             content = b""
-            if site is not None and symbol == NEW and item.entry.size in sizes:
+            if symbol == NEW and item.entry.size in sizes:
                 content = _content(site, item.entry)
             yield Row(symbol, item.entry.path, item.entry.size, content)
 
@@ -166,21 +165,23 @@ def _content(site: Site, entry: File) -> bytes:
         return b""
     with content.stream:
         try:
-            _, fingerprint, joined = identify(content.stream.read, content.size, entry.class_, lambda id_, data: None)
+            _, _, joined = identify(content.stream.read, content.size, entry.class_, lambda id_, data: None)
         except OSError:
             return b""
-    return content_key(File(entry.path, entry.size, fingerprint, entry.class_, *list_content(joined)))
+    return content_key(joined)
 
 
-def moves_of(survey: Survey, site: Site, state: State) -> tuple[Spool[Row], Moves, int]:
+def moves_of(survey: Survey, site: Site, reader: ManifestReader, state: State) -> tuple[Spool[Row], Moves, int]:
     """(rows, moves, number of moves) of a plan, for a dry run and for the guard; new files of a deleted file's size are read."""
     spool = row_spool()
-    spool.extend(rows(survey.plan, site))
+    spool.extend(rows(survey.plan, site, reader))
     moves = Moves(state)
     return spool, moves, moves.pair(spool)
 
 
-def guard(survey: Survey, site: Site, state: State, limit: DeletionLimit, allow_empty: bool, command: str) -> None:
+def guard(
+    survey: Survey, site: Site, reader: ManifestReader, state: State, limit: DeletionLimit, allow_empty: bool, command: str
+) -> None:
     """Law 3: a source that emptied stops the run; so do too many deletions. Moves do not count. Nothing has been written."""
     counts = survey.counts
     if not survey.found_any and counts.parent > 1 and not allow_empty:
@@ -195,7 +196,7 @@ def guard(survey: Survey, site: Site, state: State, limit: DeletionLimit, allow_
     deleted = counts.deleted
     if survey.incomplete or limit.allows(deleted, counts.parent) or (allow_empty and not survey.found_any):
         return
-    spool, moves, moved = moves_of(survey, site, state)
+    spool, moves, moved = moves_of(survey, site, reader, state)
     spool.close()
     moves.close()
     deleted -= moved

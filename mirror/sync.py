@@ -208,7 +208,7 @@ class _Run:
         entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
             self._count(survey, parent)
-            guard(survey, self.site, self.state, options.max_delete, options.allow_empty_source, options.command)
+            guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
                 self._show(survey)
                 return True
@@ -356,7 +356,7 @@ class _Run:
         from mirror.differ import site_lines
 
         report, counts, totals = self.report, survey.counts, dict.fromkeys((NEW, CHANGED, DELETED, MOVED, DESCRIBED), 0)
-        for line, size in site_lines(survey, self.site, self.state, self._problem):
+        for line, size in site_lines(survey, self.site, self.reader, self.state, self._problem):
             totals[line.symbol] += 1
             self._line(line, size)
         report.added, report.changed, report.deleted = totals[NEW], totals[CHANGED], totals[DELETED]

@@ -126,7 +126,8 @@ def disk_bytes(folder: Path) -> int:
 
 
 def warm(folder: Path) -> None:
-    """Read every file once, so that the page cache is equally warm for all who come after."""
+    """Read every file once, before each command that reads them: borg has the kernel forget what it has read (posix_fadvise), and
+    whoever came after it paid for that: our full copy took 6.5 s instead of 4.3."""
     for where, _, names in os.walk(folder):
         for name in names:
             path = Path(where) / name

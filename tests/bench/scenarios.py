@@ -21,7 +21,6 @@ from .tools import FULL, NIGHTS, ON_DISK, RESTORE, STORE, UNCHANGED, Tool
 
 def folder(bench: Bench) -> None:
     """rust-doc into a folder or a repository in a folder, again unchanged, and back."""
-    measure.warm(bench.rust_doc)
     for number in range(bench.rounds):
         say(f"folder, round {number + 1} of {bench.rounds}")
         base = bench.fresh(f"folder-{number}")
@@ -36,7 +35,6 @@ def folder(bench: Bench) -> None:
 
 def s3(bench: Bench) -> None:
     """rust-doc to S3 on a SeaweedFS of this round, again unchanged, and back."""
-    measure.warm(bench.rust_doc)
     for number in range(bench.rounds):
         say(f"s3, round {number + 1} of {bench.rounds}")
         base = bench.fresh(f"s3-{number}")
@@ -54,8 +52,6 @@ def s3(bench: Bench) -> None:
 
 def nightly(bench: Bench) -> None:
     """Five releases of next as five nights: what each night adds to the store, and how long it takes."""
-    for release in bench.nexts:
-        measure.warm(release)
     for number in range(bench.rounds):
         say(f"nightly, round {number + 1} of {bench.rounds}")
         base = bench.fresh(f"nightly-{number}")
@@ -69,6 +65,7 @@ def nightly(bench: Bench) -> None:
         for night, release in zip(NIGHTS, bench.nexts, strict=True):
             subprocess.run(["rsync", "-a", "--checksum", "--delete", f"{release}/", f"{site}/"], check=True)
             for tool in tools.NIGHTLY:
+                measure.warm(site)
                 if bench.step("nightly", tool, "night", places[tool.name], name=night):
                     sizes[tool.name].append(measure.tree_bytes(places[tool.name].store))
         for tool in tools.NIGHTLY:
@@ -83,6 +80,7 @@ def _each_step(bench: Bench, scenario: str, all_tools: Sequence[Tool], places: d
     for tool in all_tools:
         if tool.name != US or bench.mirror:
             bench.prepare(tool, places[tool.name])
+        measure.warm(places[tool.name].src)
         if bench.step(scenario, tool, FULL, places[tool.name]):
             done.add(tool.name)
     for step in (UNCHANGED, RESTORE):
