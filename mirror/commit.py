@@ -74,7 +74,7 @@ class Committer:
                 writer.content,
                 self._same_list,
                 self.on_problem,
-                (lambda symbol, entry: rows.append(row(symbol, entry, self.reader))) if self.parent else self._first,
+                (lambda symbol, entry: rows.append(row(symbol, entry, self.reader.content_key))) if self.parent else self._first,
                 survey.incomplete,
                 in_the_way(survey),
             )

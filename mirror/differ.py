@@ -39,12 +39,14 @@ def diff(target: TargetSpec, left: str, right: str, job: Job | None = None) -> I
     with Reading(target, job) as reading:
         one, other = reading.pick(left), reading.pick(right)
         job.say(RunStarted("diff", f"{reading.store.url} @{one.number}", f"{reading.store.url} @{other.number}"))
+        key = reading.reader.content_key
         with row_spool() as found, reading.steady(one, other):
             for before, after in differences(reading.reader, one.manifest, other.manifest):
                 if before is None or after is None:
-                    found.append(row(NEW, after, reading.reader) if after is not None else row(DELETED, before, reading.reader))  # type: ignore[arg-type]
+                    symbol, entry = (NEW, after) if after is not None else (DELETED, before)
+                    found.append(row(symbol, entry, key))  # type: ignore[arg-type]
                 else:
-                    found.append(row(symbol_of(before, after, reading.reader), after, reading.reader))
+                    found.append(row(symbol_of(before, after, reading.reader), after, key))
             yield from _lines(found, reading.target.state)
 
 

@@ -1,19 +1,19 @@
 """Which new files are old ones under another path: the same content gone in one place and come in another.
 
-Content is the same when the chunk lists are equal (`ManifestReader.content_key`). Works on temporary tables of the local state, so a
-renamed folder of a million files takes disk, not memory.
+Content is the same when the chunk lists are equal. Works on temporary tables of the local state, so a renamed folder of a million
+files takes disk, not memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
+
 from mirror.errors import DamageError
 from mirror.manifest import ChangeLine, Entry, File, Page
 from mirror.plan import DELETED, MOVED, NEW
-from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
 from mirror.state import State
 
@@ -35,14 +35,14 @@ def row_spool() -> Spool[Row]:
     return Spool(msgspec.msgpack.Encoder().encode, _decoder.decode)
 
 
-def row(symbol: str, entry: Entry, reader: ManifestReader) -> Row:
-    """The row of an entry; what its content is only where it can have moved."""
+def row(symbol: str, entry: Entry, content_key: Callable[[File | Page], bytes]) -> Row:
+    """The row of an entry; what its content is (`ManifestReader.content_key`) only where it can have moved."""
     if not isinstance(entry, File | Page):
         return Row(symbol, entry.path, 0, b"")
     if not entry.size or symbol not in (NEW, DELETED):
         return Row(symbol, entry.path, entry.size, b"")
     try:
-        return Row(symbol, entry.path, entry.size, reader.content_key(entry))
+        return Row(symbol, entry.path, entry.size, content_key(entry))
     except DamageError:  # its chunk list: verify's business; here it is a file that did not move
         return Row(symbol, entry.path, entry.size, b"")
 

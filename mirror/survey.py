@@ -147,9 +147,9 @@ def rows(plan: Spool[Item], site: Site, reader: ManifestReader) -> Iterator[Row]
             sizes.add(item.entry.size)
     for item in plan:
         if type(item) is Drop:
-            yield row(DELETED, item.entry, reader)
+            yield row(DELETED, item.entry, reader.content_key)
         elif type(item) is Put:
-            yield row(item.symbol, item.entry, reader)
+            yield row(item.symbol, item.entry, reader.content_key)
         elif type(item) is Fetch:
             symbol = CHANGED if item.before is not None else NEW
             content = b""

@@ -69,7 +69,7 @@ def reader() -> ManifestReader:
 def test_empty_files_folders_and_links_do_not_move(state: State, reader: ManifestReader) -> None:
     file = File(b"a", 0, bytes(16), 0, b"")
     ends = [(DELETED, file), (NEW, file), (DELETED, Folder(b"d/")), (NEW, Symlink(b"l", b"t"))]
-    rows = [row(symbol, entry, reader) for symbol, entry in ends]
+    rows = [row(symbol, entry, reader.content_key) for symbol, entry in ends]
     assert all(not each.content for each in rows)
     count, lines = told(state, rows)
     assert count == 0
@@ -102,7 +102,7 @@ def test_a_gone_file_whose_chunk_list_is_damaged_did_not_move() -> None:
     assert more
     key = more.name.key()
     store.objects[key] = store.objects[key][:-1] + b"?"
-    assert row(DELETED, File(b"a", 5, bytes(16), 1, b"", more), ManifestReader(store, None)).content == b""
+    assert row(DELETED, File(b"a", 5, bytes(16), 1, b"", more), ManifestReader(store, None).content_key).content == b""
 
 
 paths = st.binary(min_size=1, max_size=3).map(lambda name: name.replace(b"/", b"_"))
