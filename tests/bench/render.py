@@ -78,8 +78,8 @@ def page(table: Table, verdicts: Sequence[Verdict], about: Page) -> str:
         f"Measured on {about.date} by `{about.command}`, which writes this page; do not edit it by hand.",
         f"All tools ran side by side, in turn within each of {about.rounds} round(s), the source in the page cache before each "
         "command, each into fresh folders or buckets, and `sync` between the commands. Times are medians of wall time; CPU is user "
-        "and system time of the whole command; MB are 10⁶ bytes. What was restored in the first round was compared with the source, "
-        "content and metadata.",
+        "and system time of the whole command; MB are 10⁶ bytes. What was restored in the first round was compared with the "
+        "source, content and metadata.",
         "## Goals",
         goal_grid(verdicts),
     ]
