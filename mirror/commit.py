@@ -15,7 +15,7 @@ from mirror.envelope import SEGMENT
 from mirror.errors import InTheWayError
 from mirror.manifest import ChangeLine, Entry, File, Page, Ref, cut_entries
 from mirror.moves import Moves, row, row_spool
-from mirror.plan import DELETED, MOVED, NEW, Drop, Fetch, Put
+from mirror.plan import DELETED, MOVED, NEW, Fetch, Item, Put
 from mirror.scan import memory_of
 from mirror.snapshot import ManifestReader, ManifestWriter, list_content
 from mirror.spool import Sorter
@@ -76,7 +76,7 @@ class Committer:
                 self.on_problem,
                 (lambda symbol, entry: rows.append(row(symbol, entry, self.reader.content_key))) if self.parent else self._first,
                 survey.incomplete,
-                in_the_way(survey),
+                in_the_way(survey, self.state),
             )
             entries = merger.run(
                 self.reader.entries(self.parent.manifest) if self.parent else (),
@@ -130,29 +130,34 @@ class Committer:
         return writer.tree(refs, root_is_node=True)
 
 
-def in_the_way(survey: Survey) -> Callable[[bytes], bool]:
-    """When nothing may be deleted: whether a path that is gone must go all the same, as a file is a folder now or the reverse."""
+def in_the_way(survey: Survey, state: State) -> Callable[[bytes], bool]:
+    """When nothing may be deleted: whether a path that is gone must go all the same, as a file is a folder now or the reverse. What
+    is new is held in a temporary table of the local state, however much it is."""
     if not survey.incomplete:
         return lambda path: False
-    folders: set[bytes] = set()
-    others: set[bytes] = set()
-    for item in survey.plan:
-        if type(item) is Drop:
-            continue
-        path = item.entry.path
-        if (type(item) is Fetch and item.before is None) or (type(item) is Put and item.symbol == NEW):
-            (folders if path.endswith(b"/") else others).add(path.rstrip(b"/"))
+    db = state.db
+    db.execute("DROP TABLE IF EXISTS temp.fresh")
+    db.execute("CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY) WITHOUT ROWID")
+    db.executemany("INSERT OR IGNORE INTO fresh VALUES (?)", ((item.entry.path,) for item in survey.plan if _is_new(item)))
+
+    def is_new(path: bytes) -> bool:
+        return db.execute("SELECT 1 FROM fresh WHERE path = ?", (path,)).fetchone() is not None
 
     def blocked(path: bytes) -> bool:
-        if not path.endswith(b"/") and path in folders:
+        if not path.endswith(b"/") and is_new(path + b"/"):
             return True
-        while b"/" in path:
-            path = path[: path.rindex(b"/")]
-            if path in others:
+        above = path
+        while b"/" in above:
+            above = above[: above.rindex(b"/")]
+            if is_new(above):
                 return True
         return False
 
     return blocked
+
+
+def _is_new(item: Item) -> bool:
+    return (type(item) is Fetch and item.before is None) or (type(item) is Put and item.symbol == NEW)
 
 
 @dataclass

@@ -19,7 +19,10 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from mirror.errors import worst_exit
+
 VERSION = 1
+PROBLEMS_KEPT = 10_000  # of a report
 
 # Kinds of item problems: the path goes on existing or not, the run goes on. 24 for what moved under our feet, else 23.
 PROBLEM_KINDS = {
@@ -50,6 +53,40 @@ class Problem(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.why}" + (f"; {self.hint}" if self.hint else "")
+
+
+class ProblemReport:
+    """What the reports of the verbs have in common. problems: the first 10,000 of problem_count, so that a million unreadable files
+    cost no memory; all were said as events."""
+
+    problem_count: int
+    problems: list[Problem]
+
+    def __post_init__(self) -> None:
+        self._codes: set[int] = set()
+
+    def add(self, problem: Problem) -> None:
+        """Count a problem, and keep it while they are few."""
+        self.problem_count += 1
+        self._codes.add(problem.exit_code)
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(problem)
+
+    def forget_problems(self) -> None:
+        """A new attempt begins."""
+        self.problem_count = 0
+        self._codes.clear()
+        self.problems.clear()
+
+    @property
+    def failed(self) -> bool:
+        """Whether some items failed (23): more than that files changed or went while they were read."""
+        return 23 in self._codes
+
+    @property
+    def exit_code(self) -> int:
+        """0, or what the problems make of the run."""
+        return worst_exit(self._codes - {0})
 
 
 class RunStarted(Struct, frozen=True):

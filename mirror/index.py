@@ -115,6 +115,13 @@ def _fragment(lines: list[PackLine], rows: list[tuple[bytes, bytes]]) -> bytes:
     return _encoder.encode(_Wire(lines, b"".join(id_ for id_, _ in rows), b"".join(place for _, place in rows)))
 
 
+def other_bytes(payload: bytes) -> bytes:
+    """A fragment that says the same in other bytes: its first pack is listed once more, with no chunk. For one whose name is taken
+    by an object that is damaged, since nothing is ever overwritten."""
+    wire = _decoder.decode(payload)
+    return _encoder.encode(wire._replace(packs=[*wire.packs, wire.packs[0]]))
+
+
 def decode_fragment(payload: bytes, where: str) -> Fragment:
     """A fragment's content, checked: DamageError when a place points nowhere or exceeds the maxima."""
     try:

@@ -51,7 +51,7 @@ class ChunkIndex:
         self._claims_held = claims_held
         self._claims: dict[bytes, int] = {}
         self._spilled = False
-        self.damaged: list[tuple[str, Exception]] = []
+        self.damaged: set[str] = set()  # keys of fragments that are there and cannot be read
 
     def refresh(self, doomed: Callable[[str], bool], on_damage: Callable[[str, Exception], None] | None = None) -> None:
         """Bring the index to what the target lists now. on_damage: called for each fragment that cannot be read (default: raise).
@@ -68,6 +68,7 @@ class ChunkIndex:
             except Exception as error:
                 if on_damage is None:
                     raise
+                self.damaged.add(name)
                 on_damage(name, error)
         self._drop([no for no, name in self._db.execute("SELECT no, name FROM pack") if doomed(name)], "pack")
         self._known = self._db.execute("SELECT EXISTS (SELECT 1 FROM chunk)").fetchone()[0]

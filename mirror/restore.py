@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 import msgspec
 
-from mirror.errors import DeletionGuardError, InterruptedRunError, TemporaryError, UsageError, worst_exit
-from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted
+from mirror.errors import DeletionGuardError, InterruptedRunError, TemporaryError, UsageError
+from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
 from mirror.keys import parent_of, plain_path, show
 from mirror.log import Record
 from mirror.manifest import Entry, File, Folder, Page, Redirect, decode_entry, encode
@@ -61,7 +61,7 @@ class RestoreOptions:
 
 
 @dataclass
-class RestoreReport:
+class RestoreReport(ProblemReport):
     """What a restore did. bytes_written: of files; bytes_read: of the target; files: written; kept: found the same by
     --checksum."""
 
@@ -85,12 +85,8 @@ class RestoreReport:
     seconds: float = 0.0
     requests: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0, or what the problems make of the run."""
-        return worst_exit({problem.exit_code for problem in self.problems} - {0})
 
 
 def restore(target: TargetSpec, out: str, options: RestoreOptions | None = None, job: Job | None = None) -> RestoreReport:
@@ -320,7 +316,7 @@ class _Run:
         self.job.say(Change(symbol, show(entry.path), entry.size if isinstance(entry, File) else 0))
 
     def _problem(self, problem: Problem) -> None:
-        self.report.problems.append(problem)
+        self.report.add(problem)
         self.job.say(ProblemFound(problem))
 
     def _notice(self, text: str) -> None:

@@ -55,6 +55,11 @@ def _store(spec: StoreSpec) -> CountingStore:
     return CountingStore(open_store(spec))
 
 
+def release() -> None:
+    """Give back what scrubs in this process have opened: another run may have other credentials."""
+    _store.cache_clear()
+
+
 def scrub(ask: Ask, tell: Tell, spec: StoreSpec, pack: Expected) -> Scrubbed:
     """Read one pack and check all of it. Errors of the store that are not damage are raised."""
     store = _store(spec)

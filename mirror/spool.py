@@ -1,6 +1,6 @@
 """Streams that are kept on disk once they are long, so that memory is bounded whatever a site holds.
 
-Owns two shapes. `Spool` is a list that is only appended to and read in order, forward or backward, as often as wanted.
+Owns two shapes. `Spool` is a list that is only added to and read in order, forward or backward, as often as wanted.
 `Sorter` takes (key, value) pairs in any order and gives them back in key order, `KeySorter` keys alone. All hold a few MiB in
 memory and the rest in an unlinked temporary file: nothing to clean up after a kill. What the bytes mean is the caller's business.
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 import heapq
 import os
 import struct
-import tempfile
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain, islice, pairwise
@@ -56,6 +56,8 @@ class _TempFile:
     __slots__ = ("_file", "_folder", "size")
 
     def __init__(self, folder: str) -> None:
+        import tempfile  # 8 ms, which a run that changes nothing need not spend
+
         self._folder = folder or tempfile.gettempdir()
         self.size = 0
         try:
@@ -202,10 +204,10 @@ class Spool(Generic[T]):
 
 
 class Pairs:
-    """A list of pairs of 64-bit integers that is appended to and read in order, at 0.1 µs a pair; past 4 MiB on disk.
+    """A list of pairs of 64-bit integers that is added to and read in order, at 0.1 µs a pair; past 4 MiB on disk.
 
     >>> with Pairs() as pairs:
-    ...     pairs.append((1, -2))
+    ...     pairs.extend([(1, -2)])
     ...     list(pairs)
     [(1, -2)]
     """
@@ -216,9 +218,9 @@ class Pairs:
         self._recent: list[tuple[int, int]] = []
         self._spool: Spool[bytes] = Spool()
 
-    def append(self, pair: tuple[int, int]) -> None:
-        """Add one pair at the end."""
-        self._recent.append(pair)
+    def extend(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Add pairs at the end; all of these are held at once."""
+        self._recent.extend(pairs)
         if len(self._recent) >= _PAIRS:
             self._spool.append(array("q", chain.from_iterable(self._recent)).tobytes())
             self._recent = []
@@ -241,7 +243,7 @@ class Pairs:
         self.close()
 
 
-class _MergeSort(Generic[T]):
+class _MergeSort(ABC, Generic[T]):
     """An external merge sort, stable. Records are held until there are `entries` of them or `size` bytes, then sorted and written
     out as a run. Input that is sorted already costs one comparison a record (that is what list.sort does with it) and makes one
     run however long it is. Memory: one run while adding, 64 blocks of 128 KiB while reading. Add everything, then iterate, as often
@@ -290,12 +292,15 @@ class _MergeSort(Generic[T]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @abstractmethod
     def _flat(self, records: Iterable[T]) -> Iterable[bytes]:
         """The records as a run holds them."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def _read(self, run: Spool[bytes]) -> Iterator[T]:
-        raise NotImplementedError
+        """The records of a run."""
+        ...
 
     def _merged(self, runs: list[Iterator[T]]) -> Iterator[T]:
         return heapq.merge(*runs, key=self._key)

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror.envelope import Kind, digest_of
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 _VERSION = 2
 _SCHEMA = """
@@ -55,8 +57,13 @@ class State:
         """folder: this target's cache folder, made when missing; None for a state that lasts one run."""
         self.lasting = folder is not None
         self.why_not = ""  # `open_state` says why it does not last
-        self._held = None if folder else tempfile.TemporaryDirectory(prefix="mirror-state-")
-        self.folder = folder or Path(self._held.name if self._held else "")
+        self._held: TemporaryDirectory[str] | None = None
+        if folder is None:
+            from tempfile import TemporaryDirectory
+
+            self._held = TemporaryDirectory(prefix="mirror-state-")
+            folder = Path(self._held.name)
+        self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.db = self._open(self.folder / "state.sqlite")
 

@@ -118,7 +118,7 @@ def look(
         ignore_inode=options.ignore_inode,
         delete_excluded=options.delete_excluded,
         on_problem=on_problem,
-        on_validator=validators.append,
+        on_validators=validators.extend,
         on_scanned=lambda count: scanned(count, comparison.counts),
     )
     try:

@@ -11,7 +11,6 @@ are used by the next one. An attempt that loses the race at the log is made anew
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -20,8 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from mirror import log
 from mirror.envelope import SEGMENT, check_format, write_time
-from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, worst_exit
-from mirror.events import Advanced, Change, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted, SnapshotCommitted
+from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError
+from mirror.events import (
+    Advanced,
+    Change,
+    Job,
+    Notice,
+    PhaseBegan,
+    Problem,
+    ProblemFound,
+    ProblemReport,
+    RunStarted,
+    SnapshotCommitted,
+)
 from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
@@ -68,7 +78,7 @@ class SyncOptions:
 
 
 @dataclass
-class SyncReport:
+class SyncReport(ProblemReport):
     """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target
     before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target. rules: paths
     left out by each.
@@ -101,12 +111,8 @@ class SyncReport:
     seconds: float = 0.0
     requests: dict[str, int] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
+    problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0, or what the problems make of the run."""
-        return worst_exit({problem.exit_code for problem in self.problems} - {0})
 
 
 def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = None, job: Job | None = None) -> SyncReport:
@@ -128,6 +134,8 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted", hint="progress is kept; run the same command again to go on") from None
     except sqlite3.DatabaseError as error:
+        import tempfile
+
         hint = "make room there, or name another folder with TMPDIR"
         raise TemporaryError(
             "cannot use the folder for temporary files", where=tempfile.gettempdir(), why=str(error), hint=hint, kind="disk-full"
@@ -184,7 +192,7 @@ class _Run:
                         why="it is not there, and the snapshot needs it",
                         hint="run `mirror verify`; bring that object back from a copy of this target",
                     ) from error
-            self.report.problems.clear()
+            self.report.forget_problems()
         raise InTheWayError(
             "cannot append the snapshot",
             where=self.store.url,
@@ -230,7 +238,7 @@ class _Run:
         self.index.drop_claims()
         fresh = self.target.new and self.report.attempts == 1  # without any record it need not be: a first sync that died
         if survey.counts.fetch_files and not fresh:
-            self.index.refresh(self.dooms)
+            self.index.refresh(self.dooms, self._spoilt_fragment)
         epoch = head.epoch if head else 0
         with Sorter() as results:
             sent = self._transfer(survey, epoch, results)
@@ -305,9 +313,9 @@ class _Run:
             manifest=log.ref_json(outcome.root),
             changes=log.ref_json(outcome.changes) if outcome.changes else None,
             totals={"entries": outcome.root.entries, "bytes": outcome.root.plain, **_named(outcome.totals)},
-            complete=not self.report.incomplete and not any(p.exit_code == 23 for p in self.report.problems),
+            complete=not self.report.incomplete and not self.report.failed,
             problems=problem_lines(self.report.problems),
-            problem_count=len(self.report.problems),
+            problem_count=self.report.problem_count,
             parents=[parent.number] if parent else [],
         )
 
@@ -328,12 +336,19 @@ class _Run:
     # -- what is said of it --------------------------------------------------------------------------------------
 
     def _problem(self, problem: Problem) -> None:
-        self.report.problems.append(problem)
+        self.report.add(problem)
         self.job.say(ProblemFound(problem))
         if self.options.stop_on_error and problem.exit_code:
             raise ItemError(
                 "stopped at the first problem", where=problem.path, why=problem.why, hint="--on-error continue goes on after such"
             )
+
+    def _spoilt_fragment(self, key: str, error: Exception) -> None:
+        """What a damaged fragment lists is not known, so it is stored again: the night goes on, and says what is wrong (exit 4)."""
+        if not isinstance(error, DamageError):
+            raise error
+        hint = "what it lists is stored again where it is needed; `mirror verify` says what else is damaged"
+        self._problem(Problem(key, "damaged", error.why, hint))
 
     def _line(self, line: ChangeLine, size: int) -> None:
         self.job.say(Change(line.symbol, show(line.path), size, show(line.moved_from) if line.moved_from else ""))

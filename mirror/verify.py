@@ -23,8 +23,8 @@ from mirror import log
 from mirror.chain import Chain, Snapshot
 from mirror.differ import mismatches
 from mirror.envelope import CHANGES, NAMES
-from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMissingError, UsageError, worst_exit
-from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, RunStarted
+from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMissingError, UsageError
+from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
 from mirror.findings import Damage, Tracer, Trees
 from mirror.keys import LOG_PREFIX, MIRROR_KEY, PACK, ObjectName, record_number, show
 from mirror.lookup import ChunkIndex
@@ -32,7 +32,7 @@ from mirror.manifest import decode_changes, decode_names
 from mirror.pack import Slot
 from mirror.pick import apart, pick
 from mirror.plan import DESCRIBED
-from mirror.scrub import PLACE, Expected, Scrubbed, in_part, scrub
+from mirror.scrub import PLACE, Expected, Scrubbed, in_part, release, scrub
 from mirror.site import SiteSpec
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
@@ -43,7 +43,6 @@ from mirror.survey import check_ends
 from mirror.target import Target, TargetSpec, open_target
 from mirror.workers import Crew
 
-_KEPT = 10_000  # problems in the report; all are said
 _TOGETHER = 100  # suspicions that one look at the head confirms
 _PAGE = 1000
 _SMALL = 48 << 20  # packs of fewer bytes are not worth a process
@@ -65,7 +64,7 @@ class VerifyOptions:
 
 
 @dataclass
-class VerifyReport:
+class VerifyReport(ProblemReport):
     """What was looked at and what is wrong. finished: not stopped by --max-duration. packs: that the index lists; checked: read
     now; resumed: found right by a run that was stopped; unlisted: there, but in no fragment. compared: paths of `against`;
     described: that differ from it in times, mode or owner alone. problems: the first 10,000 of problem_count."""
@@ -93,20 +92,10 @@ class VerifyReport:
     problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._codes: set[int] = set()
-
-    def add(self, problem: Problem) -> None:
-        """Count a problem, and keep it while they are few."""
-        self.problem_count += 1
-        self._codes.add(problem.exit_code)
-        if len(self.problems) < _KEPT:
-            self.problems.append(problem)
-
     @property
     def exit_code(self) -> int:
         """0 where all is right; 4 for damage and differences; 10 when --max-duration ended a run that had found nothing yet."""
-        return worst_exit(self._codes - {0}) or (0 if self.finished else 10)
+        return super().exit_code or (0 if self.finished else 10)
 
 
 def verify(target: TargetSpec, options: VerifyOptions | None = None, job: Job | None = None) -> VerifyReport:
@@ -122,6 +111,7 @@ def verify(target: TargetSpec, options: VerifyOptions | None = None, job: Job | 
     deadline = began + options.max_duration if options.max_duration is not None else None
     try:
         with ExitStack() as stack:
+            stack.callback(release)
             run = _Verify(stack, target, options, job, report, deadline)
             run.run()
             counts = asdict(run.store.counts + run.counts)

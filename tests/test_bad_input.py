@@ -604,3 +604,23 @@ def test_damage_is_damage_and_never_more(site: Path, target: Path, tmp_path: Pat
     if place != "latest.json" and not (done.code == 0 and place == "log/*"):
         hurt.write_bytes(good)
         assert cli("verify", target).code == 0, "put right, it is whole"
+
+
+@pytest.mark.parametrize("how", ["flip", "empty"])
+def test_a_damaged_fragment_does_not_keep_the_night_from_being_saved(
+    site: Path, target: Path, tmp_path: Path, isolated: Path, how: str
+) -> None:
+    """What it lists is not known and is stored again; the run says what is wrong and ends with 4, its snapshot made."""
+    shutil.rmtree(isolated / ".cache")
+    (hurt,) = sorted(target.glob("index/*"))
+    _flip(hurt) if how == "flip" else hurt.write_bytes(b"")
+    for path in [path for path in site.rglob("*") if path.is_file() and not path.is_symlink()]:
+        os.utime(path)  # every file is read again
+    done = cli("sync", site, target)
+    assert done.code == 4, done
+    assert f"index/{hurt.name}" in done.err
+    assert "`mirror verify` says what else" in done.err
+    hurt.unlink()
+    assert cli("restore", target, tmp_path / "out").code == 0, "all of the new snapshot is in what was stored now"
+    there, original = truth(tmp_path / "out"), truth(site)
+    assert {path: item.content for path, item in there.items()} == {path: item.content for path, item in original.items()}

@@ -49,7 +49,7 @@ def told(known: list[Known], remembered: bool) -> Iterator[Known | Remembered]:
 
 def compared(seen: list[Seen], known: list[Known], remembered: bool = True, **how: Any) -> tuple[list[Item], Comparison, list[Any]]:
     validators: list[Any] = []
-    comparison = Comparison(on_validator=validators.append, **how)
+    comparison = Comparison(on_validators=validators.extend, **how)
     items = list(comparison.run(seen, told(known, remembered)))
     return items, comparison, validators
 

@@ -17,11 +17,8 @@ folder by descriptor with O_NOFOLLOW, so a symbolic link planted in the store le
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import secrets
-import socket
 import stat
 import time
 import zlib
@@ -52,17 +49,14 @@ def by_link(temporary: int, source: str, folder: int, name: str) -> None:
 
 def by_rename(temporary: int, source: str, folder: int, name: str) -> None:
     """Publish by renameat2(RENAME_NOREPLACE): Linux, for filesystems without hard links (FAT, many FUSE ones)."""
-    renameat2 = getattr(_libc(), "renameat2", None)
+    import ctypes
+
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if renameat2(temporary, os.fsencode(source), folder, os.fsencode(name), _RENAME_NOREPLACE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 class FolderStore:
@@ -314,7 +308,7 @@ class FolderStore:
     @contextmanager
     def _staged(self, data: Data) -> Iterator[tuple[int, str]]:
         """A durable temporary file with this content: its folder and name. Removed at the end, if it still has that name."""
-        name = f"{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+        name = f"{_host()}-{os.getpid()}-{os.urandom(8).hex()}"
         with self._folder([TEMPORARY], make=True) as temporary:
             file = os.open(name, _WRITE, 0o600, dir_fd=temporary)
             try:
@@ -368,7 +362,7 @@ def _host() -> str:
         space = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         space = 0
-    return f"{zlib.crc32(f'{socket.gethostname()} {space}'.encode()):08x}"
+    return f"{zlib.crc32(f'{os.uname().nodename} {space}'.encode()):08x}"
 
 
 def _abandoned(name: str, written: float) -> bool:

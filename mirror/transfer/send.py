@@ -18,7 +18,7 @@ import msgspec
 from mirror.envelope import FRAGMENT, digest_of, seal
 from mirror.errors import DurationLimitError, TransferLimitError
 from mirror.events import Advanced, BatchPlanned, BatchSent, BatchStored, Job
-from mirror.index import FRAGMENT_CHUNKS, StoredPack, encode_fragments
+from mirror.index import FRAGMENT_CHUNKS, StoredPack, encode_fragments, other_bytes
 from mirror.keys import INDEX, ObjectName
 from mirror.lookup import ChunkIndex
 from mirror.plan import Fetch, Item, batches
@@ -207,6 +207,9 @@ class Sender:
         """List the durable packs in fragments, then remember the files of finished batches on this host."""
         for payload in encode_fragments(self._packs):
             name = ObjectName(INDEX, digest_of(FRAGMENT, payload), self.batch_job.epoch)
+            while name.key() in self.index.damaged:
+                payload = other_bytes(payload)
+                name = ObjectName(INDEX, digest_of(FRAGMENT, payload), self.batch_job.epoch)
             create_named(self.store, name, seal(FRAGMENT, payload))
             self.sent.written.append(name.key())
             # Not into this host's index: claims cover this run, and a later one that has something to look up fetches the fragment.
