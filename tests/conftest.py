@@ -6,6 +6,7 @@ No test sees the user's home, configuration, credentials or proxies. A hanging t
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from mirror.store import StoreSpec
 # What steers us, or one of the libraries and tools that the tests run.
 _STEERING = ("AWS_", "MIRROR_", "AZURE_", "GOOGLE_", "XDG_", "RESTIC_", "BORG_", "RCLONE_", "S3_")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+# A shell's background job (`tests/run.sh &`) is begun with Ctrl-C ignored, and so is all that it starts: a test that interrupts a
+# run would find it undisturbed.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
