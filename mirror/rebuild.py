@@ -242,8 +242,9 @@ class Rebuild:
             path, described = wanted.path, isinstance(item, Put) and item.symbol == DESCRIBED
             if described:
                 self._say(DESCRIBED, wanted)
-            if isinstance(wanted, Symlink):
+            elif not isinstance(wanted, File):  # those were told as they were sent
                 self._say(NEW if isinstance(item, Drop) else CHANGED, wanted)
+            if isinstance(wanted, Symlink):
                 self._set(path, partial(self.writer.make_link, path, wanted.target, _description(wanted)))
             elif isinstance(wanted, File) and wanted.link:
                 self._hard_link(wanted, receiver, instead)

@@ -647,3 +647,20 @@ def test_times_and_modes_that_cannot_be_set(tmp_path: Path) -> None:
     assert cli("ls", url(target), "--at", at, "-l").code in (0, 4)
     if done.code != 4:
         assert (tmp_path / "out" / "b").read_bytes() == b"b"
+
+
+def test_what_a_run_tells_is_what_its_plan_told(target: TargetSpec, tmp_path: Path) -> None:
+    """Each path once: new folders are told as well, and a link whose time changed is not told twice."""
+
+    def told(text: str) -> list[str]:
+        return sorted(line for line in text.splitlines() if line[:2] in ("+ ", "* ", "- ", ". "))
+
+    out = tmp_path / "out"
+    for spoil in (
+        lambda: None,
+        lambda: os.utime(next(each for each in out.rglob("*") if each.is_symlink()), (1, 1), follow_symlinks=False),
+    ):
+        spoil()
+        planned = told(cli("restore", url(target), out, "--in-place", "-n").out)
+        assert len(planned) == len(set(planned)) > 0
+        assert told(cli("restore", url(target), out, "--in-place", "-v").err) == planned
