@@ -154,8 +154,8 @@ def cat(target: str | PathLike[str], path: str | bytes, **options: Any) -> Itera
 
 def sums(target: str | PathLike[str], **options: Any) -> Iterator[tuple[str, bytes]]:
     """(checksum in hex, path) of each file of a snapshot. options: hash (xxh128, blake3, sha256), at."""
-    from mirror.config import HASHES
     from mirror.contents import sums as run
+    from mirror.spelling import HASHES
 
     call = _Call("sums", options)
     spec, at = call.target(target), call.asked.text("at", "latest")

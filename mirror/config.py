@@ -1,5 +1,5 @@
-"""Settings: what was asked for, from the command line or the Python API, over `MIRROR_*`, over the defaults. Owns the spelling of
-values (sizes, durations, percentages) and the making of the specs and options that the layers below take.
+"""Settings: what was asked for, from the command line or the Python API, over `MIRROR_*`, over mirror.toml, over the defaults. Owns
+which of them counts, and the making of the specs and options that the layers below take. How a value is spelt is in spelling.py.
 
 The only reader of the environment: `--max-delete` may be given as MIRROR_MAX_DELETE, and so may every other flag, for every command
 that has it. An empty variable counts as absent.
@@ -12,18 +12,19 @@ that has it. An empty variable counts as absent.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from mirror import spelling
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
     from mirror.plan import DeletionLimit
     from mirror.restore import RestoreOptions
     from mirror.site import Filter, SiteSpec
+    from mirror.site.filters import Placed
     from mirror.store import StoreSpec
     from mirror.survey import LookOptions
     from mirror.sync import SyncOptions
@@ -31,13 +32,8 @@ if TYPE_CHECKING:
     from mirror.verify import VerifyOptions
 
 RULE_FLAGS: Final = ("include", "exclude", "filter_from")
+FILE: Final = "mirror.toml"
 WORKERS: Final = 2
-HASHES: Final = ("xxh128", "blake3", "sha256")
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_YES: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTP]?)(?:i?B)?", re.IGNORECASE)
-_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+|[0-9]+(?:\.[0-9]+)?")
 _T = TypeVar("_T")
 
 
@@ -49,55 +45,40 @@ def environment(names: Iterable[str]) -> dict[str, str]:
 
 def wants_traceback() -> bool:
     """Whether MIRROR_DEBUG asks for the traceback of an error."""
-    return _YES.get(os.environ.get("MIRROR_DEBUG", "").lower(), False)
+    return _is_yes("MIRROR_DEBUG")
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
     """Whether an error in the arguments themselves must be told as JSON."""
-    return "--json" in arguments or ("--no-json" not in arguments and _YES.get(os.environ.get("MIRROR_JSON", "").lower(), False))
+    return "--json" in arguments or ("--no-json" not in arguments and _is_yes("MIRROR_JSON"))
 
 
-def size(text: str) -> int:
-    """Bytes: `512`, `512k`, `10M`, `1GiB`, `1.5g`; units are powers of 1024. ValueError for anything else.
-
-    >>> size("10M"), size("1.5GiB"), size("0")
-    (10485760, 1610612736, 0)
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise ValueError("it is no size such as 512k, 10M or 1.5GiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
-
-
-def duration(text: str) -> float:
-    """Seconds: `90`, `90s`, `45m`, `26h`, `7d`, `1h30m`. ValueError for anything else.
-
-    >>> duration("26h"), duration("1h30m"), duration("0.5s")
-    (93600.0, 5400.0, 0.5)
-    """
-    if not _DURATION.fullmatch(text.strip()):
-        raise ValueError("it is no duration such as 90s, 45m, 26h or 7d")
-    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw]?)", text))
-
-
-def percent(text: str) -> float:
-    """The number before a `%`, 0 to 100. ValueError for anything else."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text.strip())
-    if not match or float(match[1]) > 100:
-        raise ValueError("it is no percentage from 0% to 100%")
-    return float(match[1])
+def _is_yes(variable: str) -> bool:
+    """Whether it says yes, where nonsense must not be an error yet."""
+    try:
+        return spelling.yes_or_no(os.environ.get(variable, ""))
+    except ValueError:
+        return False
 
 
 class Settings:
-    """Values by name (`max_delete`), as they were given, and their meaning. UsageError names the flag or variable that is wrong.
+    """Values by name (`max_delete`), as they were given, and their meaning. UsageError names the wrong flag, variable or line.
 
-    given: what the caller said; None counts as not said. variables: `MIRROR_*`, nothing for the Python API.
+    given: what the caller said; None counts as not said. variables: `MIRROR_*`. configured: (value, where it stands) of
+    mirror.toml, with all its rules as `rules`. The Python API has only the first.
     """
 
-    def __init__(self, given: Mapping[str, Any], variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        given: Mapping[str, Any],
+        variables: Mapping[str, str] | None = None,
+        configured: Mapping[str, tuple[Any, str]] | None = None,
+    ) -> None:
         self._given = {name: value for name, value in given.items() if value is not None}
         self._variables = variables or {}
+        self._configured = configured or {}
         self._asked: set[str] = set()
+        self._rules: tuple[Placed, ...] | None = None
 
     def unknown(self) -> list[str]:
         """What was given and never asked for; to be called when all has been."""
@@ -109,7 +90,9 @@ class Settings:
         if name in self._given:
             return self._given[name], "--" + name.replace("_", "-")
         variable = f"MIRROR_{name.upper()}"
-        return self._variables.get(variable), variable
+        if variable in self._variables:
+            return self._variables[variable], variable
+        return self._configured.get(name, (None, variable))
 
     def parsed(self, name: str, parse: Callable[[str], _T]) -> _T | None:
         """What `parse` makes of it, None when not given; its ValueError says what is wrong."""
@@ -129,36 +112,24 @@ class Settings:
     def switch(self, name: str) -> bool:
         """Yes or no; no unless said."""
         value, _ = self._find(name)
-        return value if isinstance(value, bool) else bool(self.parsed(name, _yes_or_no))
+        return value if isinstance(value, bool) else bool(self.parsed(name, spelling.yes_or_no))
 
     def size(self, name: str) -> int | None:
         """Bytes, None when not given."""
-        return self.parsed(name, size)
+        return self.parsed(name, spelling.size)
 
     def duration(self, name: str) -> float | None:
         """Seconds, None when not given."""
-        return self.parsed(name, duration)
+        return self.parsed(name, spelling.duration)
 
     def whole(self, name: str, default: int, least: int = 0) -> int:
         """A whole number, at least `least`."""
-
-        def parse(text: str) -> int:
-            if not text.strip().isascii() or not text.strip().isdigit() or int(text) < least:
-                raise ValueError(f"it is no whole number from {least} up")
-            return int(text)
-
-        found = self.parsed(name, parse)
+        found = self.parsed(name, lambda text: spelling.whole(text, least))
         return default if found is None else found
 
     def choice(self, name: str, choices: Sequence[str], default: str = "") -> str:
         """One of some words."""
-
-        def parse(text: str) -> str:
-            if text not in choices:
-                raise ValueError(f"it is none of {', '.join(choices)}")
-            return text
-
-        return self.parsed(name, parse) or default
+        return self.parsed(name, lambda text: spelling.choice(text, choices)) or default
 
     def many(self, name: str) -> tuple[str, ...]:
         """A flag that may be given again and again; a variable has one value a line."""
@@ -167,25 +138,37 @@ class Settings:
             return tuple(line for line in value.splitlines() if line)
         return tuple(value or ())
 
-    def rules(self) -> tuple[tuple[str, str], ...]:
-        """The ordered rules. `rules` is a sequence of (include | exclude | filter_from, value) in the order of the command line; if
-        it is not given, the variables are taken, includes first, then excludes, then files."""
+    def rules(self) -> tuple[Placed, ...]:
+        """The ordered rules, each with its place for people. They are one list and come from one place: `rules`, a sequence of
+        (include | exclude | filter_from, value) in the order of the command line; else the variables; else mirror.toml. In these
+        two includes come first, then excludes, then files. Files are read once: one may be a pipe."""
+        if self._rules is None:
+            self._rules = self._read_rules()
+        return self._rules
+
+    def _read_rules(self) -> tuple[Placed, ...]:
+        from mirror.site.filters import Placed
+
         value, _ = self._find("rules")
-        if value is None:
-            value = [(flag, line) for flag in RULE_FLAGS for line in self.many(flag)]
-        found: list[tuple[str, str]] = []
-        for kind, text in value:
-            found.extend(_rules_of_file(text) if kind == "filter_from" else [(kind, text)])
+        if "rules" in self._given:
+            said = [Placed(kind, text, f"rule option {n} (--{kind.replace('_', '-')})") for n, (kind, text) in enumerate(value, 1)]
+        else:
+            said = [Placed(flag, line, place) for flag in RULE_FLAGS for line, place in self._numbered(flag)]
+            said = said or [Placed(*each) for each in value or ()]
+        found: list[Placed] = []
+        for rule in said:
+            found.extend(_rules_of_file(rule.pattern) if rule.kind == "filter_from" else [rule])
         return tuple(found)
 
+    def _numbered(self, name: str) -> list[tuple[str, str]]:
+        """The values of a flag that may be given again, with their places; a variable's empty lines count as lines."""
+        value, called = self._find(name)
+        if not isinstance(value, str):
+            return [(text, f"{called} number {number}") for number, text in enumerate(value or (), 1)]
+        return [(line, f"{called} line {number}") for number, line in enumerate(value.splitlines(), 1) if line]
 
-def _yes_or_no(text: str) -> bool:
-    if text.strip().lower() not in _YES:
-        raise ValueError("it is neither yes nor no")
-    return _YES[text.strip().lower()]
 
-
-def _rules_of_file(name: str) -> tuple[tuple[str, str], ...]:
+def _rules_of_file(name: str) -> tuple[Placed, ...]:
     from mirror.site.filters import parse_rules
 
     try:
@@ -193,6 +176,20 @@ def _rules_of_file(name: str) -> tuple[tuple[str, str], ...]:
     except OSError as error:
         raise UsageError("cannot read the filter file", where=name, why=error.strerror or str(error)) from None
     return parse_rules(text.removeprefix("\ufeff"), name)
+
+
+def configuration_file(asked: Settings) -> str:
+    """Where the named mirrors are described: --config or MIRROR_CONFIG (it may not be there), else mirror.toml in the working
+    folder, else in the user's configuration folder; empty when there is none."""
+    given = asked.text("config")
+    if given or os.path.isfile(FILE):
+        return given or FILE
+    if not (os.environ.get("HOME") or os.environ.get("XDG_CONFIG_HOME")):
+        return ""
+    from platformdirs import user_config_path
+
+    path = user_config_path("mirror", appauthor=False) / FILE
+    return str(path) if path.is_file() else ""
 
 
 # -- specs and options --------------------------------------------------------------------------------------------------
@@ -253,12 +250,12 @@ def site_spec(text: str | os.PathLike[str], asked: Settings, called: str = "SRC"
 def filter_of(asked: Settings) -> Filter:
     """The rules of this run, each of them looked at once: a wrong one is a usage error before anything is opened."""
     from mirror.site import Filter
-    from mirror.site.filters import Matcher
+    from mirror.site.filters import compile_rule
 
-    filter = Filter(asked.rules())
-    if filter.rules:
-        Matcher(filter)
-    return filter
+    placed = asked.rules()
+    for rule in placed:
+        compile_rule(*rule)
+    return Filter(tuple((rule.kind, rule.pattern) for rule in placed))
 
 
 def cache_folder(asked: Settings, say: Callable[[str, str], None]) -> Path | None:
@@ -311,14 +308,7 @@ def deletion_limit(asked: Settings) -> DeletionLimit:
     """`--max-delete`: a number or a percentage."""
     from mirror.plan import DeletionLimit
 
-    def parse(text: str) -> DeletionLimit:
-        if text.strip().endswith("%"):
-            return DeletionLimit(percent=percent(text))
-        if not (text.isascii() and text.isdigit()):
-            raise ValueError("it is neither a number of paths nor a percentage such as 10%")
-        return DeletionLimit(number=int(text))
-
-    return asked.parsed("max_delete", parse) or DeletionLimit()
+    return DeletionLimit(*(asked.parsed("max_delete", spelling.paths) or ()))
 
 
 def look_options(asked: Settings) -> LookOptions:
@@ -332,7 +322,7 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
     """The options of `mirror sync`. command: how to name this run in hints."""
     from mirror.sync import SyncOptions
 
-    free_percent = asked.parsed("min_free", lambda text: percent(text) if text.strip().endswith("%") else None)
+    free = asked.parsed("min_free", spelling.room) or spelling.Amount()
     return SyncOptions(
         making=making(asked),
         dry_run=asked.switch("dry_run"),
@@ -342,11 +332,11 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         workers=asked.whole("workers", WORKERS),
         max_transfer=asked.size("max_transfer"),
         max_duration=asked.duration("max_duration"),
-        min_free=None if free_percent is not None else asked.size("min_free"),
-        min_free_percent=free_percent,
+        min_free=free.number,
+        min_free_percent=free.percent,
         tags=asked.many("tag"),
         heartbeat=asked.switch("heartbeat"),
-        stop_on_error=asked.choice("on_error", ("continue", "stop")) == "stop",
+        stop_on_error=asked.choice("on_error", spelling.ON_ERROR) == "stop",
         wait=asked.switch("wait"),
         command=command,
     )
@@ -362,7 +352,7 @@ def restore_options(asked: Settings, command: str, paths: Iterable[str | bytes] 
         in_place=asked.switch("in_place"),
         dry_run=asked.switch("dry_run"),
         delete=asked.switch("delete"),
-        overwrite=asked.choice("overwrite", ("always", "if-newer", "never"), "always"),
+        overwrite=asked.choice("overwrite", spelling.OVERWRITE, "always"),
         checksum=asked.switch("checksum"),
         strict_metadata=asked.switch("strict_metadata"),
         numeric_ids=asked.switch("numeric_ids"),
@@ -381,16 +371,10 @@ def verify_options(asked: Settings) -> VerifyOptions:
     """The options of `mirror verify`."""
     from mirror.verify import VerifyOptions
 
-    def part(text: str) -> tuple[int, int]:
-        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise ValueError("it is no part such as 3/7")
-        return int(match[1]), int(match[2])
-
     against = asked.text("against")
     return VerifyOptions(
         quick=asked.switch("quick"),
-        part=asked.parsed("part", part),
+        part=asked.parsed("part", spelling.part),
         against=site_spec(against, asked, "--against") if against else None,
         at=asked.text("at", "latest"),
         workers=asked.whole("workers", WORKERS),

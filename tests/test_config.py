@@ -12,52 +12,13 @@ from mirror.config import Settings
 from mirror.errors import UsageError
 from mirror.plan import DeletionLimit
 
-BAD_SIZES = ["", "M", "-1", "1 2", "10X", "1e3", "0x10", "½", "٣", "1.5.5M", "10MM"]
-BAD_DURATIONS = ["", "h", "-1h", "26 hours", "1h30", "1y", "1:30", "٣h"]
-
 
 @pytest.fixture
 def notices() -> list[tuple[str, str]]:
     return []
 
 
-# -- spelling
-
-
-@pytest.mark.parametrize(
-    ("text", "bytes_"),
-    [
-        ("0", 0),
-        ("512", 512),
-        ("512B", 512),
-        ("512k", 524288),
-        ("10M", 10485760),
-        ("1GiB", 1 << 30),
-        ("1.5g", 3 << 29),
-        ("2 TB", 2 << 40),
-    ],
-)
-def test_sizes(text: str, bytes_: int) -> None:
-    assert config.size(text) == bytes_
-
-
-@pytest.mark.parametrize("text", BAD_SIZES)
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="it is no size"):
-        config.size(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("26h", 93600), ("7d", 604800), ("1h30m", 5400)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert config.duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", BAD_DURATIONS)
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="it is no duration"):
-        config.duration(text)
+# -- amounts
 
 
 @pytest.mark.parametrize(
@@ -93,10 +54,12 @@ def test_parts() -> None:
 # -- what counts more
 
 
-def test_command_line_over_variable_over_default() -> None:
+def test_command_line_over_variable_over_file_over_default() -> None:
     variables = {"MIRROR_WORKERS": "4", "MIRROR_MAX_TRANSFER": "1G"}
-    assert Settings({"workers": "3"}, variables).whole("workers", 2) == 3
-    assert Settings({}, variables).whole("workers", 2) == 4
+    configured = {"workers": ("5", "mirror.toml line 2: workers")}
+    assert Settings({"workers": "3"}, variables, configured).whole("workers", 2) == 3
+    assert Settings({}, variables, configured).whole("workers", 2) == 4
+    assert Settings({}, {}, configured).whole("workers", 2) == 5
     assert Settings({}, {}).whole("workers", 2) == 2
     assert Settings({}, variables).size("max_transfer") == 1 << 30
 
@@ -116,6 +79,13 @@ def test_a_wrong_variable_is_named(name: str, text: str) -> None:
         {"quiet": asked.switch, "workers": lambda n: asked.whole(n, 2), "on_error": lambda n: asked.choice(n, ("stop",))}[name](
             name
         )
+
+
+def test_a_wrong_line_of_the_file_is_named() -> None:
+    """The file is looked over as a whole when it is read; what only the asker knows to be wrong is told here."""
+    asked = Settings({}, {}, {"layout": ("spiral", "mirror.toml line 3: layout")})
+    with pytest.raises(UsageError, match=r"cannot use mirror\.toml line 3: layout 'spiral': it is none of packed"):
+        asked.choice("layout", ("packed",))
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,19 +118,45 @@ def test_rules_keep_their_order(tmp_path: Path) -> None:
     file = tmp_path / "rules"
     file.write_text("\ufeff# a comment\n+ *.css\n- *.tmp\n")
     given = [("exclude", "a"), ("filter_from", str(file)), ("include", "b")]
-    assert Settings({"rules": given}).rules() == (("exclude", "a"), ("include", "*.css"), ("exclude", "*.tmp"), ("include", "b"))
+    assert Settings({"rules": given}).rules() == (
+        ("exclude", "a", "rule option 1 (--exclude)"),
+        ("include", "*.css", f"{file} line 2"),
+        ("exclude", "*.tmp", f"{file} line 3"),
+        ("include", "b", "rule option 3 (--include)"),
+    )
 
 
 def test_rules_from_variables(tmp_path: Path) -> None:
     variables = {"MIRROR_EXCLUDE": "*.tmp\ncache of mine/", "MIRROR_INCLUDE": "*.html"}
     asked = Settings({}, variables)
-    assert asked.rules() == (("include", "*.html"), ("exclude", "*.tmp"), ("exclude", "cache of mine/"))
-    assert Settings({"rules": [("include", "x")]}, variables).rules() == (("include", "x"),)
+    assert asked.rules() == (
+        ("include", "*.html", "MIRROR_INCLUDE line 1"),
+        ("exclude", "*.tmp", "MIRROR_EXCLUDE line 1"),
+        ("exclude", "cache of mine/", "MIRROR_EXCLUDE line 2"),
+    )
+    assert [rule.pattern for rule in Settings({"rules": [("include", "x")]}, variables).rules()] == ["x"]
+
+
+def test_rules_come_from_one_place() -> None:
+    configured = {"rules": ([("exclude", "c", "mirror.toml line 4")], "mirror.toml line 3")}
+    assert Settings({}, {}, configured).rules() == (("exclude", "c", "mirror.toml line 4"),)
+    assert [rule.pattern for rule in Settings({}, {"MIRROR_INCLUDE": "v"}, configured).rules()] == ["v"]
+    assert [rule.pattern for rule in Settings({"exclude": ["g"]}, {"MIRROR_INCLUDE": "v"}, configured).rules()] == ["v", "g"]
+    assert Settings({"rules": []}, {"MIRROR_INCLUDE": "v"}, configured).rules() == ()
+
+
+def test_a_file_of_rules_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "rules").write_text("- a\n")
+    asked = Settings({"rules": [("filter_from", str(tmp_path / "rules"))]})
+    first = asked.rules()
+    (tmp_path / "rules").unlink()
+    assert asked.rules() == first == (("exclude", "a", f"{tmp_path}/rules line 1"),)
 
 
 def test_names_in_rule_files_may_be_any_bytes(tmp_path: Path) -> None:
     (tmp_path / "rules").write_bytes(b"- caf\xe9\n")
-    assert Settings({"rules": [("filter_from", str(tmp_path / "rules"))]}).rules() == (("exclude", os.fsdecode(b"caf\xe9")),)
+    (rule,) = Settings({"rules": [("filter_from", str(tmp_path / "rules"))]}).rules()
+    assert (rule.kind, rule.pattern) == ("exclude", os.fsdecode(b"caf\xe9"))
 
 
 @pytest.mark.parametrize(

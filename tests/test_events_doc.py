@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mirror import config, contents, create, errors, events, manifest, progress, restore, sync, verify
+from mirror import contents, create, errors, events, manifest, progress, restore, spelling, sync, verify
 from mirror.cli import listing, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +133,7 @@ def test_every_verb_with_json_has_its_summary_described() -> None:
 
 def test_hashes_are_named() -> None:
     for heading in ("`sum`", "Summary of `sums`"):
-        assert re.findall(r"`(\w+)`", table(heading)["hash"][1]) == list(config.HASHES) == list(contents.ALGORITHMS)
+        assert re.findall(r"`(\w+)`", table(heading)["hash"][1]) == list(spelling.HASHES) == list(contents.ALGORITHMS)
 
 
 # Kinds

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from mirror import config
+from mirror import config, spelling
 from mirror.cli.session import Session
 from mirror.errors import DamageError, worst_exit
 from mirror.events import Change
@@ -140,7 +140,7 @@ def sums(session: Session, words: list[str]) -> int:
     from mirror.contents import sums as run
 
     target, at = _target(session, words[0]), session.asked.text("at", "latest")
-    algorithm = session.asked.choice("hash", config.HASHES, config.HASHES[0])
+    algorithm = session.asked.choice("hash", spelling.HASHES, spelling.HASHES[0])
     count = 0
     for digest, path in run(target, at, algorithm, session.job):
         count += 1

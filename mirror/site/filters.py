@@ -34,13 +34,24 @@ _MARK: Final = "ps_d"
 _ALL_FOLDERS: Final = f"(?P<{_MARK}>/)"
 
 
+class Placed(NamedTuple):
+    """A rule as it was given. kind: include or exclude (or filter_from, a file that is still to be read); place: for people."""
+
+    kind: str
+    pattern: str
+    place: str
+
+
 class _Pattern(NamedTuple):
-    """One compiled pattern. text: for people; negated: began with `!`; below: whether it also matches what is below a match."""
+    """One compiled pattern. text: for people; negated: lets in (an include rule, or it began with `!`); below: whether it also
+    matches what is below a match; file, line: where it stands, for those of a `.mirrorignore`."""
 
     regex: re.Pattern[str]
     text: str
     negated: bool
     below: bool = False
+    file: str = ""
+    line: int = 0
 
     def matches(self, path: str) -> bool:
         found = self.regex.search(path)
@@ -58,6 +69,17 @@ class _IgnoreFile(NamedTuple):
     patterns: tuple[_Pattern, ...]
 
 
+class Decision(NamedTuple):
+    """The rule that decides on a path. rule: its text; lets_in: what it decides; number: which of the ordered rules, from 0;
+    file, line: the `.mirrorignore` that it is of, where there is no such number."""
+
+    rule: str
+    lets_in: bool
+    number: int | None
+    file: str = ""
+    line: int = 0
+
+
 class Matcher:
     """The filter of one scan. Counts what it leaves out; not thread-safe. UsageError for a rule that cannot be one.
 
@@ -69,7 +91,7 @@ class Matcher:
     def __init__(self, filter: Filter) -> None:
         self.counts: dict[str, int] = {}
         self.reads_ignore_files = filter.ignore_files
-        self._rules = tuple(_compile_rule(verb, pattern) for verb, pattern in filter.rules)
+        self._rules = tuple(compile_rule(verb, pattern) for verb, pattern in filter.rules)
         self._files: list[_IgnoreFile] = []
         self._porous: set[str] = set()  # exclude rules behind an include rule
         included = False
@@ -82,16 +104,23 @@ class Matcher:
     def decide(self, path: bytes) -> str:
         """The rule that leaves this path out, or an empty string. A folder's path ends in `/`; folders above count as let in."""
         text = path.decode("utf-8", "surrogateescape")
-        rule = self._first(text)
-        if rule is None:
-            rule = self._ignored(text)
-        elif rule.negated:
-            return ""
-        if rule is None:
+        rule = self._first(text) or self._ignored(text)
+        if rule is None or rule.negated:
             return ""
         if path[-1:] != b"/" or rule.text not in self._porous:
             self.counts[rule.text] = self.counts.get(rule.text, 0) + 1
         return rule.text
+
+    def explain(self, path: bytes) -> Decision | None:
+        """Which rule decides on a path as `decide` does, letting in or not; None when none does. Counts nothing."""
+        text = path.decode("utf-8", "surrogateescape")
+        rule = self._first(text)
+        if rule:
+            return Decision(rule.text, rule.negated, self._rules.index(rule))
+        rule = self._ignored(text)
+        if rule is None:
+            return None
+        return Decision(rule.text.removeprefix(f"{rule.file}: "), rule.negated, None, rule.file, rule.line)
 
     def looks_below(self, rule: str) -> bool:
         """Whether a folder that this rule left out must be looked into all the same."""
@@ -113,11 +142,12 @@ class Matcher:
     def enter(self, folder: bytes, content: bytes) -> None:
         """Heed a `.mirrorignore` (its content) for all that is below `folder`, until `leave`."""
         prefix = folder.decode("utf-8", "surrogateescape")
+        file = prefix + IGNORE_FILE.decode()
         patterns = []
-        for line in content.decode("utf-8", "surrogateescape").removeprefix("\ufeff").splitlines():
-            pattern = _compile(line, f"{prefix}{IGNORE_FILE.decode()}: {line.strip()}")
+        for number, line in enumerate(content.decode("utf-8", "surrogateescape").removeprefix("\ufeff").splitlines(), 1):
+            pattern = _compile(line, f"{file}: {line.strip()}")
             if pattern:
-                patterns.append(pattern)
+                patterns.append(pattern._replace(file=file, line=number))
         self._files.append(_IgnoreFile(len(prefix), tuple(reversed(patterns))))
         self.active = True
 
@@ -137,15 +167,15 @@ class Matcher:
             below = path[file.cut :]
             for pattern in file.patterns:
                 if pattern.matches(below):
-                    return None if pattern.negated else pattern
+                    return pattern
         return None
 
 
-def parse_rules(text: str, where: str) -> tuple[tuple[str, str], ...]:
+def parse_rules(text: str, where: str) -> tuple[Placed, ...]:
     """The rules of a filter file: `+ pattern`, `- pattern`, `# comment`, empty lines. UsageError with the line's number for others.
 
-    >>> parse_rules("# pages only\\n+ *.html\\n- *\\n", "site.filter")
-    (('include', '*.html'), ('exclude', '*'))
+    >>> parse_rules("# pages only\\n+ *.html\\n", "site.filter")
+    (Placed(kind='include', pattern='*.html', place='site.filter line 2'),)
     """
     rules = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -155,16 +185,18 @@ def parse_rules(text: str, where: str) -> tuple[tuple[str, str], ...]:
         if not verb or line[1:2] != " " or not pattern:
             raise UsageError(
                 "cannot use the filter file",
-                where=f"{where}, line {number}",
+                where=f"{where} line {number}",
                 why=f"{line.strip()!r} is no rule",
                 hint="a line is '+ PATTERN', '- PATTERN' or '# comment'",
             )
-        _compile_rule(verb, pattern, f"{where}, line {number}")
-        rules.append((verb, pattern))
+        rule = Placed(verb, pattern, f"{where} line {number}")
+        compile_rule(*rule)
+        rules.append(rule)
     return tuple(rules)
 
 
-def _compile_rule(verb: str, pattern: str, where: str = "") -> _Pattern:
+def compile_rule(verb: str, pattern: str, where: str = "") -> _Pattern:
+    """An ordered rule, ready to be asked. UsageError, with where it stands, when it cannot be one."""
     sign = {INCLUDE: "+", EXCLUDE: "-"}.get(verb)
     compiled = _compile(pattern, f"{sign} {pattern}") if sign and not pattern.startswith("!") else None
     if not compiled:

@@ -100,12 +100,16 @@ def test_a_verb_that_is_none_is_refused() -> None:
 
 def test_a_filter_file_is_read_line_by_line() -> None:
     text = "# what we keep\n\n+ *.html\n+  img/ \n- *\n"
-    assert parse_rules(text, "f") == (("include", "*.html"), ("include", "img/"), ("exclude", "*"))
+    assert parse_rules(text, "f") == (
+        ("include", "*.html", "f line 3"),
+        ("include", "img/", "f line 4"),
+        ("exclude", "*", "f line 5"),
+    )
 
 
 @pytest.mark.parametrize("line", ["*.html", "+*.html", "-", "! x", "+ ", "include x", "- !x"])
 def test_a_bad_line_is_named_with_its_number(line: str) -> None:
-    with pytest.raises(UsageError, match=r"site\.filter, line 3"):
+    with pytest.raises(UsageError, match=r"site\.filter line 3"):
         parse_rules(f"# one\n- two\n{line}\n", "site.filter")
 
 

@@ -1,0 +1,128 @@
+"""How the values of options are spelt: sizes, durations, percentages, numbers, choices. Pure: text in, value out; a ValueError says
+what the text is not.
+
+Flags, `MIRROR_*` variables and mirror.toml are spelt alike, since all of them come here. `VALUES` says which option takes what, so
+a configuration file can be checked as a whole before anybody asks for a value; an option that is not in it takes any text.
+
+    >>> size("10M"), duration("1h30m"), VALUES["part"]("3/7")
+    (10485760, 5400.0, (3, 7))
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+HASHES: Final = ("xxh128", "blake3", "sha256")
+ON_ERROR: Final = ("continue", "stop")
+OVERWRITE: Final = ("always", "if-newer", "never")
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_YES: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+|[0-9]+(?:\.[0-9]+)?")
+_PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
+_PART: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+
+
+class Amount(NamedTuple):
+    """A number (of paths, of bytes), or a percentage: one of the two is None."""
+
+    number: int | None = None
+    percent: float | None = None
+
+
+def size(text: str) -> int:
+    """Bytes: `512`, `512k`, `10M`, `1GiB`, `1.5g`; units are powers of 1024. ValueError for anything else.
+
+    >>> size("10M"), size("1.5GiB"), size("0")
+    (10485760, 1610612736, 0)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError("it is no size such as 512k, 10M or 1.5GiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
+
+
+def duration(text: str) -> float:
+    """Seconds: `90`, `90s`, `45m`, `26h`, `7d`, `1h30m`. ValueError for anything else.
+
+    >>> duration("26h"), duration("1h30m"), duration("0.5s")
+    (93600.0, 5400.0, 0.5)
+    """
+    if not _DURATION.fullmatch(text.strip()):
+        raise ValueError("it is no duration such as 90s, 45m, 26h or 7d")
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw]?)", text))
+
+
+def percent(text: str) -> float:
+    """The number before a `%`, 0 to 100. ValueError for anything else."""
+    match = _PERCENT.fullmatch(text.strip())
+    if not match or float(match[1]) > 100:
+        raise ValueError("it is no percentage from 0% to 100%")
+    return float(match[1])
+
+
+def whole(text: str, least: int = 0) -> int:
+    """A whole number, at least `least`. ValueError for anything else."""
+    if not text.strip().isascii() or not text.strip().isdigit() or int(text) < least:
+        raise ValueError(f"it is no whole number from {least} up")
+    return int(text)
+
+
+def choice(text: str, choices: Sequence[str]) -> str:
+    """One of some words. ValueError for anything else."""
+    if text not in choices:
+        raise ValueError(f"it is none of {', '.join(choices)}")
+    return text
+
+
+def yes_or_no(text: str) -> bool:
+    """`1 true yes on`, `0 false no off`, in any case. ValueError for anything else."""
+    if text.strip().lower() not in _YES:
+        raise ValueError("it is neither yes nor no")
+    return _YES[text.strip().lower()]
+
+
+def paths(text: str) -> Amount:
+    """So many paths: `100`, `10%`. ValueError for anything else.
+
+    >>> paths("100"), paths("10%")
+    (Amount(number=100, percent=None), Amount(number=None, percent=10.0))
+    """
+    if text.strip().endswith("%"):
+        return Amount(percent=percent(text))
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("it is neither a number of paths nor a percentage such as 10%")
+    return Amount(int(text))
+
+
+def room(text: str) -> Amount:
+    """So much of a disk: bytes as `size`, or `5%`. ValueError for anything else."""
+    return Amount(percent=percent(text)) if text.strip().endswith("%") else Amount(size(text))
+
+
+def part(text: str) -> tuple[int, int]:
+    """`3/7`: the third of seven. ValueError for anything else."""
+    match = _PART.fullmatch(text.strip())
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError("it is no part such as 3/7")
+    return int(match[1]), int(match[2])
+
+
+VALUES: Final[Mapping[str, Callable[[str], object]]] = {
+    "bwlimit": size,
+    "hash": partial(choice, choices=HASHES),
+    "max_age": duration,
+    "max_delete": paths,
+    "max_duration": duration,
+    "max_transfer": size,
+    "min_free": room,
+    "on_error": partial(choice, choices=ON_ERROR),
+    "overwrite": partial(choice, choices=OVERWRITE),
+    "part": part,
+    "transfers": partial(whole, least=1),
+    "workers": whole,
+}
