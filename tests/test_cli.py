@@ -246,7 +246,7 @@ VALUES = {
     "site": "site", "include": "*.html", "exclude": "*.tmp", "filter-from": "rules", "max-transfer": "1G", "min-free": "0%",
     "tag": "t",
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
-    "against": "site", "max-age": "1h", "hash": "blake3",
+    "against": "site", "max-age": "1h", "hash": "blake3", "changes-file": "list",
 }  # fmt: skip
 PLACES = {
     "init": ["other"], "sync": ["site", "target"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],

@@ -4,6 +4,7 @@
     commands.py   one function for each verb
     session.py    who is told what, on which stream
     render.py     reports as lines
+    changes.py    what changed as a file, for the next tool
     streams.py    stdout, stderr, signals
 
 No traceback reaches a user unless MIRROR_DEBUG=1 asks for it.
@@ -85,6 +86,8 @@ def _command(name: str, rest: list[str], out: Out) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is one sentence and an exit code
         return session.fail(_sentence(error))
+    finally:
+        session.leave()
 
 
 def _open_ended(words: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mirror import config
+from mirror.cli.changes import ChangesFile
 from mirror.cli.render import problem_lines, report_lines
 from mirror.cli.streams import Gone, Out, complain, translated
 from mirror.config import Settings
@@ -38,6 +39,7 @@ class Session:
         self.json: JsonLines | None = None
         self.bar: Bar | None = None
         self.log: LogFile | None = None
+        self.changes: ChangesFile | None = None
         self.job = Job(verb)
         self._held: list[str] = []
         self._early: list[Notice] = []
@@ -57,9 +59,10 @@ class Session:
         if asked.switch("json"):
             self.speak_json()
         self.log = _log_file(asked.text("log_file"))
+        self.changes = ChangesFile(name) if (name := asked.text("changes_file")) else None
         if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
             self.bar = Bar(sys.stderr)
-        self.job.listeners = [each for each in (self.json, self.bar, self.log, self._hear) if each]
+        self.job.listeners = [each for each in (self.json, self.bar, self.log, self.changes, self._hear) if each]
 
     # -- while it runs -----------------------------------------------------------------------------------------------
 
@@ -146,6 +149,9 @@ class Session:
         problems = getattr(report, "problems", [])
         kinds = self._kinds if getattr(report, "problem_count", 0) > len(problems) else None
         told = [*report_lines(report, self.verbose), *problem_lines(problems, kinds)]
+        if self.changes and (why := self.changes.finish()):
+            told.append(f"mirror: the list of changes is not written: {why}")
+            code = code or 1
         return self._finish(members(report), code, told)
 
     def finish_data(self, values: dict[str, Any], code: int = 0) -> int:
@@ -174,6 +180,11 @@ class Session:
         if self.json:
             self.json.data("summary", self._summary(error.exit_code) | {"error": error_values(error)})
         return self._close(error.exit_code, told)
+
+    def leave(self) -> None:
+        """However it ended: leave no draft behind."""
+        if self.changes:
+            self.changes.drop()
 
     def _summary(self, code: int) -> dict[str, Any]:
         return {"job": self.job.id, "verb": self.verb, "exit_code": code}

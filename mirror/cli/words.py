@@ -61,6 +61,11 @@ VERBOSE: Final = Flag("verbose", "print each path that changes, problems as they
 JSON: Final = Flag("json", "JSON Lines on stdout, the last one the summary (docs/events.md)")
 LOG: Final = Flag("log-file", "append what happens, with times, to this file", "FILE")
 REPORTS: Final = (QUIET, VERBOSE, JSON, LOG)
+CHANGES: Final = Flag(
+    "changes-file",
+    "write the paths that changed (with -n: would change) to this file, for the next tool: symbol, tab, path",
+    "FILE",
+)
 REACH: Final = (
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     Flag("endpoint-url", "where an S3 service other than AWS listens", "URL"),
@@ -131,6 +136,7 @@ SYNC: Final = Verb(
         Flag("on-error", "after a path that failed: go on (the default), or stop", "continue|stop"),
         Flag("wait", "wait while another run on this host uses the target, instead of exit 11"),
         WORKERS,
+        CHANGES,
         *REACH,
         *REPORTS,
     ),
@@ -170,6 +176,7 @@ RESTORE: Final = Verb(
         Flag("delete-excluded", "with --delete: delete also what the rules leave out"),
         MAX_DURATION,
         WORKERS,
+        CHANGES,
         *REACH,
         *REPORTS,
     ),
