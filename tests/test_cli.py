@@ -26,10 +26,9 @@ import pytest
 
 import mirror
 from mirror.cli import _sentence as sentence_of
-from mirror.cli import commands, listing, words
+from mirror.cli import commands, listing, named, words
 from mirror.cli.session import Session
 from mirror.cli.streams import Out
-from mirror.config import Settings
 from mirror.errors import MirrorError, TemporaryError, UsageError
 from mirror.manifest import File
 
@@ -246,7 +245,7 @@ VALUES = {
     "site": "site", "include": "*.html", "exclude": "*.tmp", "filter-from": "rules", "max-transfer": "1G", "min-free": "0%",
     "tag": "t",
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
-    "against": "site", "max-age": "1h", "hash": "blake3", "changes-file": "list",
+    "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "changes-file": "list",
 }  # fmt: skip
 PLACES = {
     "init": ["other"], "sync": ["site", "target"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
@@ -258,13 +257,15 @@ PLACES = {
 def test_every_flag_is_heeded_from_the_line_and_from_the_environment(verb: str, target: Path, here: Path, capfd: Any) -> None:
     """Each flag of each command is asked for by what runs, by its own name."""
     write(here / "rules", "- *.nothing\n")
+    write(here / "mirror.toml", "")
     arguments: list[str] = []
     for flag in words.VERBS[verb].flags:
         if flag.name not in ("quick", "part"):  # these two do not go together
             arguments += [f"--{flag.name}", *([VALUES[flag.name]] if flag.value else [])]
     given, said = words.parse(words.VERBS[verb], [*PLACES[verb], *arguments])
     session = Session(verb, "mirror", Out())
-    session.begin(Settings(said))
+    given, asked = named.resolve(words.VERBS[verb], given, said, {}, session.notice)
+    session.begin(asked)
     assert commands.COMMANDS[verb](session, given) in (0, 4)
     assert session.asked.unknown() == []
     variables = {f"MIRROR_{flag.dest.upper()}" for flag in words.VERBS[verb].flags}

@@ -1,6 +1,8 @@
 """The command line: parse, open, call one verb, render, exit code. The only place that prints or exits.
 
-    words.py      verbs and flags, parsing, help
+    words.py      verbs and flags, parsing
+    manual.py     help
+    named.py      mirrors that mirror.toml names
     commands.py   one function for each verb
     session.py    who is told what, on which stream
     render.py     reports as lines
@@ -19,7 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from mirror import __version__, config
-from mirror.cli import words
+from mirror.cli import named, words
 from mirror.cli.streams import Gone, Interrupts, Out, complain, drop_output, open_closed_streams
 from mirror.errors import InterruptedRunError, MirrorError, TemporaryError
 
@@ -57,14 +59,16 @@ def _run(arguments: list[str], out: Out) -> int:
 
 def _told_at_once(arguments: list[str]) -> str:
     """The version or the help that was asked for, if any."""
+    from mirror.cli import manual
+
     if arguments == ["--version"]:
         return f"mirror {__version__}"
     if not arguments or arguments[0] in _HELP or arguments == ["help"]:
-        return words.help_of_all()
+        return manual.help_of_all()
     if arguments[0] == "help":
-        return words.help_of(words.verb_of(arguments[1]))
+        return manual.help_of(words.verb_of(arguments[1]))
     asked = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return words.help_of(words.VERBS[arguments[0]]) if arguments[0] in words.VERBS and set(asked) & set(_HELP) else ""
+    return manual.help_of(words.VERBS[arguments[0]]) if arguments[0] in words.VERBS and set(asked) & set(_HELP) else ""
 
 
 def _command(name: str, rest: list[str], out: Out) -> int:
@@ -77,9 +81,11 @@ def _command(name: str, rest: list[str], out: Out) -> int:
         names = {flag.dest for flag in verb.flags}
         if "json" in names and config.wants_json(rest):
             session.speak_json()  # also of errors in the other arguments
-        given_words, given = words.parse(verb, rest)
-        session.begin(config.Settings(given, config.environment(names)))
-        return COMMANDS[verb.name](session, given_words)
+        said, given = words.parse(verb, rest)
+        said, asked = named.resolve(verb, said, given, config.environment(names), session.notice)
+        words.check_count(verb, said)
+        session.begin(asked)
+        return COMMANDS[verb.name](session, said)
     except KeyboardInterrupt:
         return session.fail(InterruptedRunError("interrupted", hint="run the same command again to go on"))
     except Gone:

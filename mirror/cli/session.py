@@ -58,6 +58,7 @@ class Session:
         self.quiet, self.verbose = asked.switch("quiet"), asked.switch("verbose")
         if asked.switch("json"):
             self.speak_json()
+        asked.text("config")  # heeded already: whose settings these are
         self.log = _log_file(asked.text("log_file"))
         self.changes = ChangesFile(name) if (name := asked.text("changes_file")) else None
         if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
@@ -175,7 +176,8 @@ class Session:
 
             for line in traceback.format_exc().splitlines():
                 complain(line)
-        told = [*problem_lines(self._problems, self._kinds), f"mirror: {error}"]
+        early = [] if self._started else [sentence(notice) for notice in self._early]
+        told = [*early, *problem_lines(self._problems, self._kinds), f"mirror: {error}"]
         self._tell([*self._held, *told])
         if self.json:
             self.json.data("summary", self._summary(error.exit_code) | {"error": error_values(error)})

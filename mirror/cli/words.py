@@ -1,4 +1,4 @@
-"""The words of the command line: verbs, their arguments and flags, and what each means. Parsing and help; no verb is called here.
+"""The words of the command line: verbs, their arguments and flags, and what each means. Parsing; no verb is called here.
 
 Flags are a table and argparse reads it: loading typer takes 0.12 s and its first option 0.2 s more, longer than a whole unchanged
 run (docs/adr/0001-argparse-not-typer.md). Options may stand anywhere between the words; `--` ends them. A flag is a MIRROR_*
@@ -13,13 +13,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mirror.config import RULE_FLAGS
 from mirror.errors import UsageError
 
-_WIDTH: Final = 100
-_INDENT: Final = 26
+if TYPE_CHECKING:
+    from mirror.configfile import Option
+
+
+_BOTH: Final = ("sync", "diff")  # one word, if it is a name, is source and target
+_NUMBERS: Final = ("N", "N|P%", "SIZE", "SIZE|P%", "TIME", "SNAPSHOT")
+_PLACES: Final = ("FILE", "FOLDER", "SRC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,12 @@ class Verb:
     def usage(self) -> str:
         return f"mirror {self.name} {' '.join(self.words)} [OPTIONS]"
 
+    @property
+    def named(self) -> str:
+        """What the name of a mirror in mirror.toml may stand for, for help."""
+        both = "NAME alone stands for SRC and TARGET. " if self.name in _BOTH else ""
+        return f"TARGET may be the NAME of a mirror in mirror.toml, which gives options, too. {both}`./NAME` is always a folder."
+
 
 AT: Final = Flag(
     "at", "which snapshot: 42, latest, a time such as 2026-11-20T03:00 (the newest begun by then), tag:NAME", "SNAPSHOT"
@@ -66,11 +77,16 @@ CHANGES: Final = Flag(
     "write the paths that changed (with -n: would change) to this file, for the next tool: symbol, tab, path",
     "FILE",
 )
-REACH: Final = (
-    Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
+CONFIG: Final = Flag("config", "where mirrors are named (default: ./mirror.toml, else that of the user)", "FILE")
+ACCESS: Final = (
     Flag("endpoint-url", "where an S3 service other than AWS listens", "URL"),
     Flag("region", "the S3 region", "NAME"),
     Flag("profile", "the AWS profile to take credentials from", "NAME"),
+)
+REACH: Final = (
+    CONFIG,
+    Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
+    *ACCESS,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
     Flag("transfers", "requests to the store in flight (default 8)", "N"),
 )
@@ -261,6 +277,17 @@ SUMS: Final = Verb(
 VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS)}
 
 
+def configurable() -> dict[str, Option]:
+    """What mirror.toml may say of a mirror besides its ends: every flag but the one that has no meaning there."""
+    from mirror.configfile import Option
+
+    flags = {flag.name: flag for verb in VERBS.values() for flag in verb.flags if flag.name != "config"}
+    return {
+        flag.name: Option(not flag.value, flag.many, number=flag.value in _NUMBERS, place=flag.value in _PLACES)
+        for flag in flags.values()
+    }
+
+
 class _Rule(argparse.Action):
     """Appends (kind, value) to one list for all kinds of rules: their order on the command line counts."""
 
@@ -292,7 +319,7 @@ def verb_of(name: str) -> Verb:
 
 
 def parse(verb: Verb, arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """(words, what was said by flags). UsageError for anything that cannot be."""
+    """(words, what was said by flags). UsageError for flags that cannot be; how many words there must be, `check_count` knows."""
     prog = f"mirror {verb.name}"
     parser = _Parser(prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for flag in verb.flags:
@@ -308,9 +335,14 @@ def parse(verb: Verb, arguments: Sequence[str]) -> tuple[list[str], dict[str, An
     for word in words:
         if word.startswith("-") and word != "-":
             raise _misused(prog, f"there is no option {word.partition('=')[0]}{_near(word, verb)}")
-    words += arguments[end + 1 :]
-    _check_count(verb, prog, words)
-    return words, vars(namespace)
+    return words + list(arguments[end + 1 :]), vars(namespace)
+
+
+def ends_of(verb: Verb, words: Sequence[str]) -> dict[str, int]:
+    """Which of the words are ends, by what each is: `source`, `target`, or `both` for a word that can only be a name."""
+    if verb.name in _BOTH and len(words) < 3:
+        return {"both": 0} if len(words) == 1 else {"source": 0, "target": 1} if words else {}
+    return {"target": 0} if words else {}
 
 
 def _near(word: str, verb: Verb) -> str:
@@ -320,7 +352,9 @@ def _near(word: str, verb: Verb) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _check_count(verb: Verb, prog: str, words: list[str]) -> None:
+def check_count(verb: Verb, words: Sequence[str]) -> None:
+    """UsageError when there are too few words, or too many."""
+    prog = f"mirror {verb.name}"
     if verb is DIFF:
         if len(words) not in (2, 3):
             raise _misused(prog, f"SRC TARGET or TARGET SNAPSHOT SNAPSHOT is wanted, not {len(words)} words")
@@ -330,57 +364,3 @@ def _check_count(verb: Verb, prog: str, words: list[str]) -> None:
         raise _misused(prog, f"{' and '.join(least[len(words) :])} {'is' if len(words) + 1 == len(least) else 'are'} missing")
     if not verb.words[-1].endswith("...]") and len(words) > len(verb.words):
         raise _misused(prog, f"{words[len(verb.words)]!r} is too much, {' and '.join(verb.words)} will do")
-
-
-# -- help ---------------------------------------------------------------------------------------------------------------
-
-
-def help_of(verb: Verb) -> str:
-    """The help of one command."""
-    import textwrap
-
-    first, _, rest = verb.about.partition("\n")
-    lines = [f"Usage: {verb.usage}", "", *textwrap.wrap(first, _WIDTH)]
-    for paragraph in textwrap.dedent(rest).strip().split("\n\n"):
-        lines += ["", textwrap.fill(paragraph, _WIDTH)] if paragraph else []
-    lines += ["", "Options:"]
-    for flag in (*verb.flags, Flag("help", "this", short="h")):
-        short = f"-{flag.short}, " if flag.short else "    "
-        named = f"  {short}--{flag.name}{' ' * bool(flag.value)}{flag.value}"
-        lines += _row(named, flag.help + ("; may be repeated" if flag.many else ""))
-    note = (
-        "Each option can be given as a variable: --max-delete as MIRROR_MAX_DELETE, a switch as 1 or 0, a list one a line. "
-        "The option counts more, and --no-X switches off what a variable switched on."
-    )
-    lines += ["", textwrap.fill(note, _WIDTH)]
-    return "\n".join(lines) + "\n"
-
-
-def help_of_all() -> str:
-    """The help of the program."""
-    lines = [
-        "Usage: mirror COMMAND ... [OPTIONS]",
-        "",
-        "Exact, verifiable copies of whole sites, kept somewhere else, and brought back when it matters.",
-        "",
-        "Commands:",
-    ]
-    for verb in VERBS.values():
-        lines += _row(f"  {verb.name}", verb.about.partition("\n")[0])
-    lines += [
-        "",
-        "  mirror COMMAND --help   what a command takes and does",
-        "  mirror --version",
-        "",
-        "Is the site lost? `mirror snapshots TARGET` lists what there is, `mirror restore TARGET OUT` brings it back.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(left: str, text: str) -> list[str]:
-    import textwrap
-
-    filled = textwrap.wrap(text, _WIDTH - _INDENT)
-    if len(left) >= _INDENT:
-        return [left, *(" " * _INDENT + line for line in filled)]
-    return [left.ljust(_INDENT) + filled[0], *(" " * _INDENT + line for line in filled[1:])]
