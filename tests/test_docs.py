@@ -33,7 +33,7 @@ from mirror import errors, events
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-VERBS = ("init", "sync", "restore", "verify", "snapshots", "diff", "ls", "cat", "sums")
+VERBS = ("init", "sync", "restore", "verify", "snapshots", "diff", "ls", "cat", "sums", "filter-test")
 
 
 def ids(path: Path) -> str:
@@ -177,7 +177,7 @@ def test_flags_that_are_mentioned_exist(tools: str) -> None:
     unknown = []
     for path in DOCUMENTS:
         text = path.read_text("utf-8")
-        uses = [line for line in text.splitlines() if re.search(r"(?<![/\w])mirror [a-z]+ ", line) and "`" not in line]
+        uses = [line for line in text.splitlines() if re.search(r"(?<![/\w])mirror [a-z-]+ ", line) and "`" not in line]
         uses += re.findall(r"`(-[^`]+)`", text)
         unknown += [
             f"{ids(path)}: {flag}" for use in uses for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", use) if flag not in known

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mirror import contents, create, errors, events, manifest, progress, restore, spelling, sync, verify
+from mirror import contents, create, errors, events, explain, manifest, progress, restore, spelling, sync, verify
 from mirror.cli import listing, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,13 +109,14 @@ def test_the_envelope_is_described() -> None:
 
 
 def test_data_is_described() -> None:
-    assert headings("###", "Data") == ["`listed`", "`entry`", "`sum`"]
+    assert headings("###", "Data") == ["`listed`", "`entry`", "`sum`", "`filter`"]
     assert described("`listed`") == members(contents.SnapshotLine)
     in_entries: dict[str, str] = {"kind": "text"}
     for kind in typing.get_args(manifest.Entry):
         in_entries |= {name: said(each) for name, each in typing.get_type_hints(kind).items() if name not in listing._UNTOLD}
     assert described("`entry`") == in_entries
     assert described("`sum`") == {"hash": "text", "sum": "text", "path": "text"}
+    assert list(described("`filter`").items()) == list(members(explain.Verdict).items())
 
 
 @pytest.mark.parametrize("verb", REPORTS)
@@ -127,7 +128,7 @@ def test_reports_are_described(verb: str) -> None:
 
 def test_every_verb_with_json_has_its_summary_described() -> None:
     speaking = {name for name, verb in words.VERBS.items() if words.JSON in verb.flags}
-    assert set(re.findall(r"^### Summary of `(\w+)`$", TEXT, flags=re.M)) == speaking == set(words.VERBS) - {"cat"}
+    assert set(re.findall(r"^### Summary of `([\w-]+)`$", TEXT, flags=re.M)) == speaking == set(words.VERBS) - {"cat"}
     assert "all but `cat`" in TEXT or "every command but `cat`" in TEXT
 
 

@@ -16,6 +16,7 @@ from mirror.cli.session import Session
 from mirror.errors import DamageError, worst_exit
 from mirror.events import Change
 from mirror.keys import show
+from mirror.progress import members
 
 if TYPE_CHECKING:
     from mirror.target import TargetSpec
@@ -148,6 +149,21 @@ def sums(session: Session, words: list[str]) -> int:
     return session.finish_data({"hash": algorithm, "files": count})
 
 
+def filter_test(session: Session, words: list[str]) -> int:
+    """`mirror filter-test PATH...`."""
+    from mirror.cli import listing
+    from mirror.explain import explain
+
+    name = session.asked.text("source")
+    source = config.site_spec(name, session.asked, "--source") if name else None
+    config.filter_of(session.asked)
+    included = 0
+    for verdict in explain([os.fsencode(word) for word in words], session.asked.rules(), source, session.job):
+        included += verdict.included
+        session.data("filter", members(verdict), listing.verdict_line(verdict))
+    return session.finish_data({"paths": len(words), "included": included})
+
+
 def _target(session: Session, word: str) -> TargetSpec:
     return config.target_spec(word, session.asked, session.notice)
 
@@ -167,4 +183,5 @@ COMMANDS: Final[dict[str, Command]] = {
     "ls": ls,
     "cat": cat,
     "sums": sums,
+    "filter-test": filter_test,
 }

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from mirror.contents import SnapshotLine
+from mirror.explain import Verdict
 from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Page, Symlink
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW
@@ -103,6 +104,20 @@ def entry_values(entry: Entry) -> dict[str, Any]:
     if "headers" in values:
         values["headers"] = dict(values["headers"])
     return {"path": show(values.pop("path")), "kind": kind, **values}
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """What the rules make of a path, and why.
+
+    >>> verdict_line(Verdict("a.tmp", False, "- *.tmp", "rules line 3")), verdict_line(Verdict("a.html", True))
+    ('out  a.tmp: - *.tmp (rules line 3)', 'in   a.html: no rule')
+    """
+    why = f"{verdict.rule} ({verdict.place})" if verdict.rule else "no rule"
+    if verdict.folder:
+        why = f"{verdict.folder} is left out by {why}"
+    if verdict.porous:
+        why += ", but it is looked into and comes with what is let in below it"
+    return f"{'in' if verdict.included else 'out':<5}{verdict.path}: {why}"
 
 
 def sum_line(algorithm: str, digest: str, path: bytes) -> bytes:

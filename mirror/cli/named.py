@@ -28,6 +28,8 @@ def resolve(
     asked = Settings(given, variables)
     ends = words.ends_of(verb, said)
     places = {end: said[index] for end, index in ends.items()}
+    if verb is words.FILTER_TEST:
+        places["source"] = asked.text("source")
     bare = {end: word for end, word in places.items() if is_bare(word)}
     path = config.configuration_file(asked) if bare or "config" in given else ""
     if not path:
@@ -48,6 +50,8 @@ def resolve(
         say("named-mirror", f"{mirror.name} is the mirror of that name, {mirror.called}; the folder is ./{mirror.name}")
     names = {flag.dest for flag in verb.flags}
     heeded = {name: value for name, value in mirror.values.items() if name in names or (name == "rules" and "exclude" in names)}
+    if verb is words.FILTER_TEST:
+        return said, Settings({**given, "source": _end(mirror, "source")}, variables, heeded)
     return _replaced(said, ends, found), Settings(given, variables, heeded)
 
 

@@ -60,6 +60,8 @@ class Verb:
     @property
     def named(self) -> str:
         """What the name of a mirror in mirror.toml may stand for, for help."""
+        if self.name == "filter-test":
+            return "SRC may be the NAME of a mirror in mirror.toml, whose rules hold then unless options give others."
         both = "NAME alone stands for SRC and TARGET. " if self.name in _BOTH else ""
         return f"TARGET may be the NAME of a mirror in mirror.toml, which gives options, too. {both}`./NAME` is always a folder."
 
@@ -274,14 +276,32 @@ SUMS: Final = Verb(
     (AT, Flag("hash", "xxh128 (the default), blake3, or sha256", "NAME"), *REACH, VERBOSE, JSON, LOG),
 )
 
-VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS)}
+FILTER_TEST: Final = Verb(
+    "filter-test",
+    ("PATH...",),
+    """Say for each path whether the rules let it in, and which rule decides.
+
+    A PATH is as `mirror ls` prints it and need not exist; one that ends in / is a folder. The rules are those of the options, or of
+    the mirror that --source names; with --source the .mirrorignore files of that site count as well. Changes nothing, exits 0.""",
+    (
+        *RULES,
+        Flag("source", "the site whose .mirrorignore files count, or the name of a mirror in mirror.toml", "SRC"),
+        CONFIG,
+        *ACCESS,
+        VERBOSE,
+        JSON,
+        LOG,
+    ),
+)
+
+VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST)}
 
 
 def configurable() -> dict[str, Option]:
-    """What mirror.toml may say of a mirror besides its ends: every flag but the one that has no meaning there."""
+    """What mirror.toml may say of a mirror besides its ends: every flag but the two that have no meaning there."""
     from mirror.configfile import Option
 
-    flags = {flag.name: flag for verb in VERBS.values() for flag in verb.flags if flag.name != "config"}
+    flags = {flag.name: flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source")}
     return {
         flag.name: Option(not flag.value, flag.many, number=flag.value in _NUMBERS, place=flag.value in _PLACES)
         for flag in flags.values()
@@ -342,7 +362,7 @@ def ends_of(verb: Verb, words: Sequence[str]) -> dict[str, int]:
     """Which of the words are ends, by what each is: `source`, `target`, or `both` for a word that can only be a name."""
     if verb.name in _BOTH and len(words) < 3:
         return {"both": 0} if len(words) == 1 else {"source": 0, "target": 1} if words else {}
-    return {"target": 0} if words else {}
+    return {"target": 0} if words and verb is not FILTER_TEST else {}
 
 
 def _near(word: str, verb: Verb) -> str:
@@ -362,5 +382,5 @@ def check_count(verb: Verb, words: Sequence[str]) -> None:
     least = [word for word in verb.words if not word.startswith("[")]
     if len(words) < len(least):
         raise _misused(prog, f"{' and '.join(least[len(words) :])} {'is' if len(words) + 1 == len(least) else 'are'} missing")
-    if not verb.words[-1].endswith("...]") and len(words) > len(verb.words):
+    if not verb.words[-1].rstrip("]").endswith("...") and len(words) > len(verb.words):
         raise _misused(prog, f"{words[len(verb.words)]!r} is too much, {' and '.join(verb.words)} will do")
