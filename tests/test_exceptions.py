@@ -8,12 +8,16 @@ import os
 import pickle
 from pathlib import Path
 
+import botocore.exceptions
 import obstore.exceptions
 import pytest
+from botocore.exceptions import BotoCoreError
 from servers import s3_error
 
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
 from mirror.objectclient.answers import clean, error_for, verdict
+from mirror.site import SiteSpec
+from mirror.site.bucket_writing import Raced, WritableBucket
 from mirror.store import StoreSpec, errnos
 from mirror.store.fs import FolderStore
 from mirror.store.s3 import BucketStore
@@ -59,6 +63,27 @@ def test_none_leaks_from_a_store(kind: type[Exception]) -> None:
     told(caught.value)
     with pytest.raises((MirrorError, NotFound)):
         store._ask(request, "cannot read", "log/1", may_be_absent=True)
+
+
+BOTO = [found for _, found in inspect.getmembers(botocore.exceptions, inspect.isclass) if issubclass(found, BotoCoreError)]
+
+
+def test_there_is_something_of_boto3_to_enumerate() -> None:
+    assert {"EndpointConnectionError", "NoCredentialsError", "ReadTimeoutError"} <= {each.__name__ for each in BOTO}
+
+
+@pytest.mark.parametrize("kind", [*OBSTORE, *BUILTINS[:3], *BOTO], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("races", [False, True])
+def test_none_leaks_from_a_writable_bucket(kind: type[Exception], races: bool) -> None:
+    """Raised where a request is made: about the path, about the place, or (a condition was asked for) somebody else was there."""
+    site = WritableBucket(SiteSpec("s3://bucket/mirror", "http://127.0.0.1:9", static_credentials=True))
+    error = kind.__new__(kind)
+    Exception.__init__(error, "Something went wrong")
+    with pytest.raises((MirrorError, NotFound, OSError, Raced)) as caught, site.translated(b"log/1", "cannot write", races=races):
+        raise error
+    assert caught.value is not error
+    if isinstance(caught.value, MirrorError):
+        told(caught.value)
 
 
 def answered(status: int, code: str, message: str = "A sentence.", more: str = "") -> Exception:

@@ -1,21 +1,31 @@
-"""Sites: pages and files by path, what people see. Here the protocols; readers for folders and object listings beside them.
+"""Sites: pages and files by path, what people see. Here the protocols; readers and writers of each kind of place beside them.
 
 A site knows bytes and paths, never manifests or chunks. Paths are bytes as in `mirror.keys`: a folder ends in `/`, the root
 is the empty path, order is whole-path byte order.
 
 A site crosses to worker processes as its `SiteSpec`, opened again there by `mirror.site.open.open_site`.
+
+Writing comes in tiers. Every place that can be written takes whole files (`WritableSite`); object services copy on their side as
+well (`CopyingSite`); folders and their like have folders and links (`TreeSite`). What a place keeps of a file beside its bytes
+differs: `keeps` says it, and whoever writes tells people what is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mirror.site.filters import Matcher
+    from mirror.site.writing import Description
 
 FILE, FOLDER, SYMLINK = "file", "folder", "symlink"
+
+# What a writable site may keep beside paths and bytes, and what it can do besides: see `WritableSite.keeps`.
+FOLDERS, LINKS, TIMES, MODES, OWNERS, TYPES = "folders", "links", "times", "modes", "owners", "types"
+CONDITIONS, COPIES = "conditions", "copies"
+ANYTHING: Final = ""  # as `expected`: whatever is there, nothing as well
 
 
 class Found(NamedTuple):
@@ -111,6 +121,124 @@ class Site(Protocol):
 
     def recheck(self, path: bytes, content: Content) -> str:
         """After reading: empty when the open file is still what `content` says (size, mtime, validator), else how it changed."""
+        ...
+
+
+class There(NamedTuple):
+    """What is at a path of a writable site now. tag: the place's own word for this version of it (an ETag), "" where it has none;
+    size: bytes; mtime: ns, as it was given to `put` where the place keeps times, else as the place has it, None if it has none."""
+
+    tag: str
+    size: int
+    mtime: int | None
+
+
+class Written(NamedTuple):
+    """It was done. tag: of what is there now, "" where there is none; unset: what could not be set, as sentences."""
+
+    tag: str = ""
+    unset: tuple[str, ...] = ()
+
+
+class Lost(NamedTuple):
+    """Something else than was expected is there (None: nothing is), and stays."""
+
+    there: There | None
+
+
+class Unchanged(NamedTuple):
+    """So many bytes of a new content, from offset `at`, are those of the old one from offset `old`."""
+
+    at: int
+    old: int
+    length: int
+
+
+class WritableSite(Site, Protocol):
+    """A place that whole files can be put into. A root that is not there yet scans as empty, and is made by the first `put`.
+
+    Every method may be called from any thread, and again after it failed. An OSError is about that path; a MirrorError about the
+    place (credentials, network, full, read only), and nothing of a client library's own is raised. `expected` is what must be at
+    the path for anything to happen: ANYTHING, a tag, or None for nothing; but for ANYTHING only where `keeps` has CONDITIONS
+    (ValueError), for a look before the act is no condition.
+    """
+
+    @property
+    def keeps(self) -> frozenset[str]:
+        """Which of FOLDERS, LINKS, TIMES, MODES, OWNERS, TYPES (media types and headers) this place keeps, and whether it can
+        do CONDITIONS and COPIES. FOLDERS means a TreeSite, LINKS a LinkingSite, COPIES a CopyingSite."""
+        ...
+
+    def fault(self, path: bytes) -> str:
+        """Why no file can have this path here, empty when one can. A path that passes does not leave the root. Asks nobody."""
+        ...
+
+    def look(self, path: bytes) -> There | None:
+        """What is there now, None for no file. At most one request."""
+        ...
+
+    def put(
+        self, path: bytes, size: int, chunks: Iterable[bytes], what: Description, expected: str | None = ANYTHING
+    ) -> Written | Lost:
+        """Put a file of `size` bytes there, durable, whole and visible when this returns, folders above it made. Readers see the
+        old or the new one, where the place can do that at all. What `chunks` raises passes, and what was there stays; so it does
+        when they have another size than was said (OSError EIO). Bounded memory. `chunks` is consumed, also by Lost."""
+        ...
+
+    def remove(self, path: bytes, expected: str | None = ANYTHING) -> Written | Lost:
+        """Remove a file, or with a `/` at its end an empty folder (OSError when it is not empty). One that is not there is no
+        error."""
+        ...
+
+    def sweep(self) -> int:
+        """Remove what dead writers left behind where nobody sees it (unfinished uploads older than a day); how many."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is open. May be called twice."""
+        ...
+
+
+class CopyingSite(WritableSite, Protocol):
+    """A place that copies on its own side: content that it has need not be sent."""
+
+    def copy(self, source: bytes, path: bytes, what: Description, expected: str | None = ANYTHING) -> Written | Lost:
+        """Make `path` a file with the content of the file `source` and this description; both may be the same path, to describe it
+        anew. FileNotFoundError when the source is gone. Durable when it returns."""
+        ...
+
+    def put_changed(
+        self,
+        path: bytes,
+        size: int,
+        unchanged: Iterable[Unchanged],
+        content: Callable[[int, int], Iterable[bytes]],
+        what: Description,
+        expected: str,
+    ) -> Written | Lost:
+        """`put` over the version `expected` of the same path, of which some runs stay as they are: where they are long enough they
+        are not sent. content(at, length): bytes of the new file, asked for in ascending order and only where they must be sent.
+        Nothing is checked but sizes: that the runs are equal is the caller's knowledge (equal chunk ids)."""
+        ...
+
+
+class TreeSite(WritableSite, Protocol):
+    """A place that has folders of its own."""
+
+    def make_folder(self, path: bytes) -> bool:
+        """Make a folder (path ends in `/`) and those above it. False when it is there. OSError when a file is in the way."""
+        ...
+
+
+class LinkingSite(TreeSite, Protocol):
+    """A place that has symbolic links, and describes its folders: a folder of this machine."""
+
+    def make_link(self, path: bytes, target: bytes, what: Description) -> Written:
+        """Put a symbolic link there, in place of a file or link; durable when it returns. Links are never followed."""
+        ...
+
+    def describe(self, path: bytes, what: Description) -> Written:
+        """Set the description of a file or folder that is there. A folder's times last: whatever is made in it changes them."""
         ...
 
 

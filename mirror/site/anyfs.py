@@ -59,7 +59,7 @@ class AnySite:
             raise UsageError("cannot open the source", where=self._url, why=str(error), hint=_hint(str(error))) from error
         except ValueError as error:
             hint = "see the list of protocols in fsspec's documentation"
-            raise UsageError("cannot open the source", where=self._url, why=_lower(error), hint=hint) from error
+            raise UsageError("cannot open the source", where=self._url, why=sentence(error), hint=hint) from error
         except Exception as error:  # each backend connects here, with errors of its own library
             raise _source_error(self._url, error) from error
         self._root = str(root).rstrip("/")
@@ -94,7 +94,7 @@ class AnySite:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound(path) from error
         except Exception as error:
-            raise _os_error(error) from error
+            raise os_error(error) from error
         try:
             entry = dict(getattr(stream, "details", None) or self._look(place))
             size = getattr(stream, "size", None)
@@ -117,7 +117,7 @@ class AnySite:
         try:
             now = read_info(self._look(self.place(path)))
         except OSError as error:
-            return f"it could not be looked at again: {_lower(error)}"
+            return f"it could not be looked at again: {sentence(error)}"
         if now.size != content.size:
             return f"its size changed from {content.size} to {now.size} while it was read"
         return "" if (now.tag, 0) == content.validator else "it was changed while it was read"
@@ -135,7 +135,7 @@ class AnySite:
         except OSError:
             raise
         except Exception as error:
-            raise _os_error(error) from error
+            raise os_error(error) from error
         finally:
             # A listing that fsspec keeps is memory that grows with the site.
             self._fs.invalidate_cache(place)
@@ -160,7 +160,7 @@ class AnySite:
         except OSError:
             raise
         except Exception as error:
-            raise _os_error(error) from error
+            raise os_error(error) from error
 
 
 class _Walk:
@@ -232,7 +232,7 @@ class _Walk:
                 except FileNotFoundError:
                     yield Unread(path, "vanished", "it is no longer there")
                 except OSError as error:
-                    yield Unread(path, "incomplete", _lower(error))
+                    yield Unread(path, "incomplete", sentence(error))
                 else:
                     break
             else:
@@ -302,7 +302,7 @@ class _Translated:
         except OSError:
             raise
         except Exception as error:
-            raise _os_error(error) from error
+            raise os_error(error) from error
 
     def close(self) -> None:
         self._stream.close()
@@ -321,10 +321,11 @@ def _kept(stream: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, file)
 
 
-def _os_error(error: Exception) -> Exception:
+def os_error(error: Exception) -> Exception:
+    """What a backend raised, as an OSError about one path; ours pass as they are."""
     if isinstance(error, OSError | MirrorError):
         return error
-    return OSError(errno.EIO, _lower(error) or type(error).__name__)
+    return OSError(errno.EIO, sentence(error) or type(error).__name__)
 
 
 def _source_error(url: str, error: Exception) -> SourceError:
@@ -332,10 +333,11 @@ def _source_error(url: str, error: Exception) -> SourceError:
         return SourceError("cannot read the source", where=url, why="it does not exist", hint="is the address right?")
     if isinstance(error, NotADirectoryError):
         return SourceError("cannot read the source", where=url, why="it is a file, not a folder", hint="give the folder it is in")
-    return SourceError("cannot read the source", where=url, why=_lower(error) or type(error).__name__)
+    return SourceError("cannot read the source", where=url, why=sentence(error) or type(error).__name__)
 
 
-def _lower(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """An exception's words, to go on a sentence with."""
     text = (isinstance(error, OSError) and error.strerror) or str(error)
     text = " ".join(text.split()).rstrip(".")
     return text[:1].lower() + text[1:] if text[1:2].islower() else text

@@ -38,13 +38,16 @@ def _reason(error: Exception) -> str:
 
 
 class Description(NamedTuple):
-    """Metadata to set; None (or empty) leaves that alone. mtime: ns; mode: 07777 bits; uid, gid: numbers."""
+    """Metadata to set; None (or empty) leaves that alone. mtime: ns; mode: 07777 bits; uid, gid: numbers. media_type, headers: how
+    it is published, for sites that keep that; a folder does not."""
 
     mtime: int | None = None
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    media_type: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Draft(NamedTuple):
