@@ -89,13 +89,14 @@ def _sync(source: str | PathLike[str], target: str | PathLike[str], **options: A
 def _restore(
     target: str | PathLike[str], out: str | PathLike[str], paths: Sequence[str | bytes] = (), **options: Any
 ) -> RestoreReport:
-    """Bring a snapshot, or files and folders of it, back into the folder `out`; a `RestoreReport`."""
-    from mirror.config import restore_options, url_of
+    """Bring a snapshot, or files and folders of it, back into `out`: a folder, a bucket, an fsspec URL; a `RestoreReport`."""
+    from mirror.config import restore_options, site_spec
     from mirror.restore import restore as run
 
     call = _Call("restore", options)
     spec, chosen = call.target(target), restore_options(call.asked, "mirror restore", paths)
-    return run(spec, url_of(out, "OUT"), chosen, call.settle())
+    where = site_spec(out, call.asked, "OUT")
+    return run(spec, where, chosen, call.settle())
 
 
 def _verify(target: str | PathLike[str], **options: Any) -> VerifyReport:

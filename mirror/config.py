@@ -362,6 +362,7 @@ def restore_options(asked: Settings, command: str, paths: Iterable[str | bytes] 
         filter=replace(filter_of(asked), ignore_files=False),
         delete_excluded=asked.switch("delete_excluded"),
         workers=asked.whole("workers", WORKERS),
+        transfers=asked.whole("transfers", RestoreOptions().transfers, least=1),
         max_duration=asked.duration("max_duration"),
         command=command,
     )

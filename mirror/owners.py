@@ -10,13 +10,16 @@ import grp
 import os
 import pwd
 import re
+from collections.abc import Iterator
 from functools import cached_property
 
 import msgspec
 
 from mirror.errors import UsageError
 from mirror.manifest import File, Folder, Symlink
-from mirror.site import Found, Seen
+from mirror.site import Filter, Found, Seen
+from mirror.site.files import FolderSite
+from mirror.site.filters import Matcher
 
 _PLAIN_FILE, _PLAIN_FOLDER = 0o644, 0o755  # for sources that know no modes
 _MODE = re.compile(r"([DF]?)([0-7]{3,4})")
@@ -102,3 +105,16 @@ class Owners:
         if not self._root:
             return here._replace(uid=None, gid=None, user="", group="")
         return here._replace(user="", group="")
+
+
+class OwnedFolder(FolderSite):
+    """A folder to restore into, its owners seen as far as they can be set. One that is not there yet is empty."""
+
+    def __init__(self, path: str, filter: Filter, owners: Owners) -> None:
+        super().__init__(path, filter=filter)
+        self._owners = owners
+
+    def scan(self, matcher: Matcher | None = None) -> Iterator[Seen]:
+        """See `Site.scan`."""
+        if os.path.isdir(self.url):
+            yield from map(self._owners.seen, super().scan(matcher))

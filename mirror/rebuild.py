@@ -12,25 +12,27 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+import msgspec
 import xxhash
 
-from mirror.errors import DurationLimitError
-from mirror.events import Change, Job, PhaseBegan, Problem
+from mirror.errors import DurationLimitError, TemporaryError, UsageError
+from mirror.events import Change, PhaseBegan, Problem
+from mirror.intent import Done, Errand, Intent, wanted_of
 from mirror.keys import parent_of, show
-from mirror.log import Record
 from mirror.manifest import Entry, File, Folder, Symlink, decode_entry, encode
-from mirror.pick import Reading
-from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, Drop, Fetch, Item, Put
+from mirror.owners import OwnedFolder, Owners
+from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, Drop, Fetch, Put
+from mirror.site import Filter
 from mirror.site.writing import TEMPORARY, Description, FolderWriter
 from mirror.spool import Spool
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import Survey
+from mirror.survey import LookOptions, Survey, look
 from mirror.transfer import down
 from mirror.transfer.down import why_not
 from mirror.transfer.receive import Receiver, Task
@@ -41,65 +43,99 @@ _READY_HELD = 100_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What a restore is to do with what it finds. paths: those chosen (`plain_path`), all when empty. folders: whether the snapshot
-    has folders (objects of a bucket come without). overwrite: always, if-newer or never. deadline: monotonic."""
+class FolderOut:
+    """A folder of this machine to restore into: it keeps all that a snapshot has. above: the folders over what is restored;
+    comes_along: whether a path of the snapshot is restored as well."""
 
-    paths: tuple[bytes, ...] = ()
-    folders: bool = True
-    delete: bool = False
-    overwrite: str = "always"
-    checksum: bool = False
-    workers: int = 2
-    deadline: float | None = None
+    not_there = "run as root"
 
-    def chosen(self, path: bytes) -> bool:
-        """Whether a path is among those to be restored."""
-        return not self.paths or any(not each or path == each or path.startswith(each + b"/") for each in self.paths)
+    def __init__(
+        self, url: str, intent: Intent, owners: Owners, above: dict[bytes, Folder], comes_along: Callable[[bytes], bool]
+    ) -> None:
+        self.url, self.intent = url, intent
+        self._owners, self._above, self._comes_along = owners, above, comes_along
+        self._instead: dict[bytes, bytes] = {}
+        self._folders: Spool[Entry] = Spool(encode, decode_entry)
 
-    def is_extra(self, item: Item) -> bool:
-        """Whether the snapshot does not have what stands there."""
-        path = item.entry.path
-        if isinstance(item, Drop) or item.before is not None or not path or TEMPORARY.search(path):
-            return False
-        return self.chosen(path) and (self.folders or not path.endswith(b"/"))
+    def adapted(self, entry: Folder | File | Symlink) -> tuple[Entry | None, Problem | None]:
+        """See `mirror.restore.Out`. Owners and modes that can be had here; hard links to files that come along."""
+        if isinstance(entry, File) and entry.link and not self._comes_along(entry.link):
+            first = self._instead.setdefault(entry.link, entry.path)
+            entry = msgspec.structs.replace(entry, link=b"" if first == entry.path else first)
+        entry = self._owners.applied(entry)
+        if isinstance(entry, Folder):
+            self._folders.append(entry)
+        return entry, None
 
-    def may_replace(self, item: Item) -> bool:
-        """Whether what stands there may be replaced, or described anew."""
-        if isinstance(item, Drop) or item.before is None or self.overwrite == "always":
-            return True
-        if self.overwrite == "never":
-            return False
-        there, wanted = getattr(item.entry, "mtime", None), getattr(item.before, "mtime", None)
-        return there is None or wanted is None or wanted > there
+    def compare(self, wanted: Iterable[Entry], filter: Filter, on_problem: Callable[[Problem], None]) -> tuple[Survey, bool]:
+        """See `mirror.restore.Out`."""
+        filled = self._look_at_out()
+        known = ((entry, None) for entry in wanted)
+        return look(
+            OwnedFolder(self.url, filter, self._owners), filter, known, LookOptions(self.intent.checksum), on_problem
+        ), filled
 
+    def _look_at_out(self) -> bool:
+        """Whether the folder holds anything. UsageError when it is none."""
+        try:
+            with os.scandir(self.url) as entries:
+                return any(not TEMPORARY.search(os.fsencode(entry.name)) or self.intent.in_place for entry in entries)
+        except FileNotFoundError:
+            if not os.path.lexists(self.url):
+                return False
+            why = "it is a link to nowhere"
+            raise UsageError("cannot restore into", where=self.url, why=why, hint="name the folder itself") from None
+        except NotADirectoryError:
+            raise UsageError("cannot restore into", where=self.url, why="it is no folder") from None
+        except PermissionError as error:
+            raise UsageError(
+                "cannot restore into", where=self.url, why=error.strerror or str(error), hint="run as the owner of that folder"
+            ) from None
 
-def wanted_of(item: Item) -> Entry | None:
-    """The snapshot's entry of a planned path; None for what the snapshot does not have."""
-    return item.entry if isinstance(item, Drop) else item.before
+    def check_space(self, wanted: int) -> None:
+        """See `mirror.restore.Out`."""
+        place = self.url
+        while not os.path.exists(place):
+            place = os.path.dirname(place)
+        seen = os.statvfs(place)
+        free = seen.f_bavail * seen.f_frsize
+        if wanted > free and not self.intent.in_place:
+            raise TemporaryError(
+                "not enough free space at",
+                where=self.url,
+                why=f"{wanted >> 20:,} MiB are needed, {free >> 20:,} are free",
+                hint="free some, or restore elsewhere; if much of it is holes of sparse files, say --in-place to try",
+                kind="disk-full",
+            )
+
+    def write(self, errand: Errand) -> Done:
+        """See `mirror.restore.Out`."""
+        os.makedirs(self.url, exist_ok=True)
+        with self._folders:
+            rebuild = Rebuild(self.url, self.intent, errand, self._folders, self._folder_above)
+            done = rebuild.run()
+        return Done(done.files_written, done.files_kept, done.bytes_written, rebuild.deleted, done.requests)
+
+    def lost(self) -> tuple[int, str]:
+        """See `mirror.restore.Out`."""
+        ignored = self._owners.ignored
+        return ignored, f"owners were not restored for {ignored:,} entries: only root may give files away"
+
+    def _folder_above(self, path: bytes) -> Entry:
+        """How a folder is to be that must be made though it is none of those that are restored."""
+        return self._owners.applied(self._above.get(path) or Folder(path))
 
 
 @dataclass
 class Rebuild:
     """One folder, brought to one snapshot. folders: all that the snapshot wants there; other: describes a folder that must be made
-    though it is none of them. plain: bytes of the files to be written; extra_folders: whether there are folders that are extra.
+    though it is none of them."""
 
-    on_unset: told of metadata that could not be set (path, sentence); on_notice: of what a person should know."""
-
-    reading: Reading
-    record: Record
     out: str
     intent: Intent
-    survey: Survey
+    errand: Errand
     folders: Spool[Entry]
     other: Callable[[bytes], Entry]
-    plain: int
-    extra_folders: bool
-    job: Job
-    on_problem: Callable[[Problem], None]
-    on_unset: Callable[[bytes, str], None]
-    on_notice: Callable[[str], None]
     failed: bool = False
     deleted: int = 0
     requests: Requests = field(default_factory=Requests)
@@ -108,10 +144,13 @@ class Rebuild:
     _unmade: set[bytes] = field(default_factory=set)  # folders that could not be made
     _cleared: set[bytes] = field(default_factory=set)  # files and links for which a folder had to go
     writer: FolderWriter = field(init=False)
+    survey: Survey = field(init=False)
+    _extra_folders: bool = False
 
     def run(self) -> Receiver:
         """Do it. OSError when the disk is full; DurationLimitError."""
-        self.writer = FolderWriter(self.out)
+        self.writer, self.survey = FolderWriter(self.out), self.errand.survey
+        self._extra_folders = any(item.entry.path.endswith(b"/") for item in self.survey.plan if self.intent.is_extra(item))
         try:
             return self._run()
         finally:
@@ -123,9 +162,9 @@ class Rebuild:
     def _run(self) -> Receiver:
         self._folders()
         files = self.survey.counts.deleted + self.survey.counts.changed
-        self.job.say(PhaseBegan("transfer", files, self.plain))
-        small = self.plain < _SMALL_BYTES and files < _SMALL_FILES
-        reading = self.reading
+        self.errand.job.say(PhaseBegan("transfer", files, self.errand.plain))
+        small = self.errand.plain < _SMALL_BYTES and files < _SMALL_FILES
+        reading = self.errand.reading
         with Crew(0 if small else self.intent.workers) as crew:
             receiver = Receiver(
                 down.Job(self.out, reading.target.spec.store, reading.index.path),
@@ -133,10 +172,10 @@ class Rebuild:
                 self.writer,
                 reading.reader.chunk_ids,
                 lambda ids: reading.index.places(ids),
-                lambda: reading.look_again(self.record),
-                self.job,
+                lambda: reading.look_again(self.errand.record),
+                self.errand.job,
                 self._problem,
-                self.on_unset,
+                self.errand.on_unset,
             )
             receiver.run(self._tasks())
             self._rest(receiver)
@@ -170,7 +209,7 @@ class Rebuild:
                 if len(ready) > _READY_HELD:
                     ready.clear()
                 ready.add(folder)
-            if self.extra_folders and isinstance(item, Drop) and not isinstance(wanted, Folder):
+            if self._extra_folders and isinstance(item, Drop) and not isinstance(wanted, Folder):
                 self._may_stand_there(wanted.path)
         if self._cleared:
             for item in reversed(self.survey.plan):
@@ -283,7 +322,7 @@ class Rebuild:
 
     def _delete(self) -> None:
         if self.failed or self.survey.incomplete:
-            self.on_notice("nothing was deleted, since not everything could be read or written")
+            self.errand.on_notice("nothing was deleted, since not everything could be read or written")
             return
         for item in reversed(self.survey.plan):
             if self.intent.is_extra(item) and not self._is_cleared(item.entry.path):
@@ -322,7 +361,7 @@ class Rebuild:
 
     def _set(self, path: bytes, call: Callable[[], list[str]]) -> None:
         for sentence in self._attempt(path, call) or ():
-            self.on_unset(path, sentence)
+            self.errand.on_unset(path, sentence)
 
     def _attempt(self, path: bytes, call: Callable[[], T]) -> T | None:
         """Do it; an OSError is that path's problem."""
@@ -337,10 +376,10 @@ class Rebuild:
 
     def _problem(self, problem: Problem) -> None:
         self.failed = True
-        self.on_problem(problem)
+        self.errand.on_problem(problem)
 
     def _say(self, symbol: str, entry: Entry) -> None:
-        self.job.say(Change(symbol, show(entry.path), entry.size if isinstance(entry, File) else 0))
+        self.errand.job.say(Change(symbol, show(entry.path), entry.size if isinstance(entry, File) else 0))
 
 
 def _was_linked(item: Put) -> bool:

@@ -1,45 +1,43 @@
-"""`mirror restore`: bring a snapshot, or a part of it, back into a folder.
+"""`mirror restore`: bring a snapshot, or a part of it, back into a folder, a bucket, or whatever fsspec can write.
 
     report = restore(TargetSpec(StoreSpec("/backup/www")), "/srv/www", RestoreOptions(at="2026-11-20T03:00"))
 
-The same difference as sync, ends exchanged: the folder is scanned, compared with the snapshot, and only what differs is
-written. Order: folders, files (through drafts), links, deletions, and the folders' own metadata last, from the leaves up. The
-target is only read.
+The same difference as sync, ends exchanged: OUT is scanned, compared with the snapshot, and only what differs is written: by
+`mirror.rebuild` into a folder, which keeps all that a snapshot has, by `mirror.refill` into the other places. The target is only
+read.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
-import msgspec
-
-from mirror.errors import DeletionGuardError, InterruptedRunError, TemporaryError, UsageError
+from mirror.errors import DeletionGuardError, InterruptedRunError, UsageError
 from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
+from mirror.intent import Done, Errand, Intent, wanted_of
 from mirror.keys import parent_of, plain_path, show
 from mirror.log import Record
-from mirror.manifest import Entry, File, Folder, Page, Redirect, decode_entry, encode
+from mirror.manifest import Entry, File, Folder, Page, Redirect, Symlink
 from mirror.owners import Owners
 from mirror.pick import Reading
 from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, DeletionLimit, Drop, Fetch, Put
-from mirror.rebuild import Intent, Rebuild, wanted_of
-from mirror.site import Filter, Seen, Site
-from mirror.site.files import FolderSite
+from mirror.rebuild import FolderOut
+from mirror.refill import SiteOut, check_apart
+from mirror.site import MODES, Filter, SiteSpec
 from mirror.site.filters import Matcher
-from mirror.site.writing import TEMPORARY
-from mirror.spool import Spool
+from mirror.site.open import open_writable
 from mirror.store.errnos import error_for
-from mirror.survey import LookOptions, Survey, check_ends, look
+from mirror.survey import Survey, check_ends
 from mirror.target import TargetSpec, folder_of, is_folder_url
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
     """paths: what to bring back, all when empty. at: which snapshot. delete: extra files go. chown: USER[:GROUP]; chmod:
-    [D|F]OCTAL,…"""
+    [D|F]OCTAL,…; transfers: requests to an OUT that is no folder in flight."""
 
     paths: tuple[bytes, ...] = ()
     at: str = "latest"
@@ -56,6 +54,7 @@ class RestoreOptions:
     filter: Filter = Filter(ignore_files=False)
     delete_excluded: bool = False
     workers: int = 2
+    transfers: int = 8
     max_duration: float | None = None
     command: str = "mirror restore"
 
@@ -89,27 +88,26 @@ class RestoreReport(ProblemReport):
     problems: list[Problem] = field(default_factory=list)
 
 
-def restore(target: TargetSpec, out: str, options: RestoreOptions | None = None, job: Job | None = None) -> RestoreReport:
-    """Bring the snapshot back into the folder `out`; raises the errors of `mirror.errors`, reports problems of single paths."""
+def restore(
+    target: TargetSpec, out: str | SiteSpec, options: RestoreOptions | None = None, job: Job | None = None
+) -> RestoreReport:
+    """Bring the snapshot back into `out`; raises the errors of `mirror.errors`, reports problems of single paths."""
     options = options or RestoreOptions()
     job = job or Job("restore")
     began = time.monotonic()
-    if not is_folder_url(out):
-        raise UsageError("cannot restore into", where=out, why="it is no local folder")
-    folder = str(folder_of(out))
-    check_ends(folder, target.store.url, "cannot restore into")
-    owners = Owners(options.numeric_ids, options.chown, options.chmod)
+    spec = out if isinstance(out, SiteSpec) else SiteSpec(out)
+    where = str(folder_of(spec.url)) if is_folder_url(spec.url) else spec.url
+    check_ends(where, target.store.url, "cannot restore into")
     try:
         with Reading(target, job) as reading:
-            record = reading.pick(options.at)
-            job.say(RunStarted("restore", f"{reading.store.url} snapshot {record.number}", folder, options.dry_run))
-            deadline = began + options.max_duration if options.max_duration is not None else None
-            report = _Run(reading, record, folder, options, owners, job, deadline).run()
+            run = _Run(reading, reading.pick(options.at), spec, options, job, began)
+            job.say(RunStarted("restore", f"{reading.store.url} snapshot {run.record.number}", run.out.url, options.dry_run))
+            report = run.run()
     except KeyboardInterrupt:
         hint = "what is complete stays; run it again with --in-place to go on"
         raise InterruptedRunError("interrupted", hint=hint) from None
     except OSError as error:
-        raised = error_for(error, "cannot write to", folder)
+        raised = error_for(error, "cannot write to", where)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raised.hint = "make room there, then run it again with --in-place to go on"
         raise raised from error
@@ -117,46 +115,86 @@ def restore(target: TargetSpec, out: str, options: RestoreOptions | None = None,
     return report
 
 
-class _Empty:
-    """A site that is not there yet, for the comparison with a folder still to be made."""
+class Out(Protocol):
+    """Where a restore goes. It may be asked of one restore only."""
 
-    url = ""
-    identity: dict[str, str] = {}  # noqa: RUF012 - never changed
+    not_there: str  # what helps when a description could not be restored
+    intent: Intent
 
-    def scan(self, matcher: object = None) -> Iterator[Seen]:
-        yield from ()
+    @property
+    def url(self) -> str:
+        """As a person would call it."""
+        ...
+
+    def adapted(self, entry: Folder | File | Symlink) -> tuple[Entry | None, Problem | None]:
+        """What of an entry is to be there, None for nothing, and what is wrong with that. Entries come in order."""
+        ...
+
+    def compare(self, wanted: Iterable[Entry], filter: Filter, on_problem: Callable[[Problem], None]) -> tuple[Survey, bool]:
+        """The difference to what is there, and whether anything is there. UsageError when nothing can be written there."""
+        ...
+
+    def check_space(self, wanted: int) -> None:
+        """TemporaryError where so many bytes do not fit."""
+        ...
+
+    def write(self, errand: Errand) -> Done:
+        """Do it. OSError when there is no room; DurationLimitError."""
+        ...
+
+    def lost(self) -> tuple[int, str]:
+        """Of how many entries something was not restored, and what: one sentence."""
+        ...
 
 
 class _Run:
     """One restore."""
 
-    def __init__(
-        self, reading: Reading, record: Record, out: str, options: RestoreOptions, owners: Owners, job: Job, deadline: float | None
-    ) -> None:
-        self.reading, self.record, self.out, self.options, self.owners, self.job = reading, record, out, options, owners, job
-        self.report = RestoreReport(reading.store.url, out, reading.target.site, record.number, options.dry_run)
+    def __init__(self, reading: Reading, record: Record, spec: SiteSpec, options: RestoreOptions, job: Job, began: float) -> None:
+        self.reading, self.record, self.options, self.job = reading, record, options, job
         self.matcher = Matcher(replace(options.filter, ignore_files=False)) if options.filter.rules else None
-        self.folders: Spool[Entry] = Spool(encode, decode_entry)
         paths = tuple(plain_path(path) for path in options.paths)
-        self.above = {entry.path: entry for entry in reading.at_paths(record, _above(paths)) if isinstance(entry, Folder)}
+        above = {entry.path: entry for entry in reading.at_paths(record, _above(paths)) if isinstance(entry, Folder)}
+        deadline = began + options.max_duration if options.max_duration is not None else None
         self.intent = Intent(
-            paths, b"" in self.above, options.delete, options.overwrite, options.checksum, options.workers, deadline
+            paths, b"" in above, options.delete, options.overwrite, options.checksum, options.workers, deadline, options.in_place
         )
-        self.instead: dict[bytes, bytes] = {}
+        self.out = self._open(spec, above)
+        self.intent = self.out.intent
+        self.report = RestoreReport(reading.store.url, self.out.url, reading.target.site, record.number, options.dry_run)
         self.unset = self.bytes_wanted = 0
         self.unset_first = ""
-        self.extra_folders = False
+
+    def _open(self, spec: SiteSpec, above: dict[bytes, Folder]) -> Out:
+        options = self.options
+        owners = Owners(options.numeric_ids, options.chown, options.chmod)
+        if is_folder_url(spec.url):
+            return FolderOut(str(folder_of(spec.url)), self.intent, owners, above, self._comes_along)
+        # The rules are those of this run; what stands there has none of its own.
+        site = open_writable(replace(spec, filter=Filter(ignore_files=False)))
+        check_apart(site, self.reading.target.spec.store.url)
+        if (options.chown or options.chmod) and MODES not in site.keeps:
+            flag = "--chown" if options.chown else "--chmod"
+            raise UsageError(f"cannot use {flag}", why=f"{site.url} keeps no owners or modes", hint="leave it out")
+        return SiteOut(site, self.intent, options.transfers)
+
+    def _comes_along(self, path: bytes) -> bool:
+        """Whether a path of the snapshot is part of this restore."""
+        return self.intent.chosen(path) and not (self.matcher and self.matcher.protects(path))
 
     def run(self) -> RestoreReport:
+        """Compare, guard, show or do."""
         report, options = self.report, self.options
         self.job.say(PhaseBegan("scan"))
-        filled = self._look_at_out()
-        with self.folders, self._compare() as survey:
+        # With --delete-excluded nothing in OUT is protected: what the rules leave out is not wanted, so it is extra.
+        filter = Filter(ignore_files=False) if options.delete_excluded else options.filter
+        survey, filled = self.out.compare(self._wanted(), filter, self._problem)
+        with survey:
             self._count(survey)
             if filled and not options.in_place and not options.dry_run:
                 raise UsageError(
                     "cannot restore into",
-                    where=self.out,
+                    where=self.out.url,
                     why=self._would(),
                     hint="add --in-place if that is right, or name an empty folder",
                 )
@@ -164,69 +202,26 @@ class _Run:
             if options.dry_run:
                 self._show(survey)
                 return report
-            self._check_space()
+            self.out.check_space(self.bytes_wanted)
             if len(survey.plan):
                 self._write(survey)
             self._say_unset()
         return report
 
     def _write(self, survey: Survey) -> None:
-        report, reading = self.report, self.reading
-        os.makedirs(self.out, exist_ok=True)
-        rebuild = Rebuild(
-            reading,
-            self.record,
-            self.out,
-            self.intent,
-            survey,
-            self.folders,
-            self._folder_above,
-            self.bytes_wanted,
-            self.extra_folders,
-            self.job,
-            self._problem,
-            self._not_set,
-            self._notice,
+        report = self.report
+        done = self.out.write(
+            Errand(self.reading, self.record, survey, self.bytes_wanted, self.job, self._problem, self._not_set, self._notice)
         )
-        done = rebuild.run()
-        report.deleted = rebuild.deleted
-        report.files_written, report.files_kept, report.bytes_written = done.files_written, done.files_kept, done.bytes_written
-        requests = reading.store.counts + done.requests
+        requests = self.reading.store.counts + done.requests
         report.requests = {k: v for k, v in asdict(requests).items() if v and not k.startswith("bytes")}
-        report.bytes_read = requests.bytes_down
-
-    def _folder_above(self, path: bytes) -> Entry:
-        """How a folder is to be that must be made though it is none of those that are restored."""
-        return self.owners.applied(self.above.get(path) or Folder(path))
+        report.bytes_read, report.deleted = requests.bytes_down, done.deleted
+        report.files_written, report.files_kept, report.bytes_written = done.files_written, done.files_kept, done.bytes_written
 
     # -- before anything is written ------------------------------------------------------------------------------
 
-    def _look_at_out(self) -> bool:
-        """Whether the folder holds anything. UsageError when it is none."""
-        try:
-            with os.scandir(self.out) as entries:
-                return any(not TEMPORARY.search(os.fsencode(entry.name)) or self.options.in_place for entry in entries)
-        except FileNotFoundError:
-            if not os.path.lexists(self.out):
-                return False
-            why = "it is a link to nowhere"
-            raise UsageError("cannot restore into", where=self.out, why=why, hint="name the folder itself") from None
-        except NotADirectoryError:
-            raise UsageError("cannot restore into", where=self.out, why="it is no folder") from None
-        except PermissionError as error:
-            raise UsageError(
-                "cannot restore into", where=self.out, why=error.strerror or str(error), hint="run as the owner of that folder"
-            ) from None
-
-    def _compare(self) -> Survey:
-        # With --delete-excluded nothing in the folder is protected: what the rules leave out is not wanted, so it is extra.
-        filter = Filter(ignore_files=False) if self.options.delete_excluded else self.options.filter
-        known = ((entry, None) for entry in self._wanted())
-        site: Site = _OwnedSite(self.out, filter, self.owners) if os.path.isdir(self.out) else _Empty()  # type: ignore[assignment]
-        return look(site, filter, known, LookOptions(self.options.checksum), self._problem)
-
     def _wanted(self) -> Iterator[Entry]:
-        """The snapshot's entries as they are to be in the folder: owners and modes that can be had here."""
+        """The snapshot's entries as they are to be in OUT."""
         for entry in self.reading.entries(self.record, self.options.paths):
             if self.matcher and self.matcher.protects(entry.path):
                 continue
@@ -238,17 +233,11 @@ class _Run:
                 entry = File(entry.path, entry.size, entry.fingerprint, entry.class_, entry.chunks, entry.more, entry.mtime)
             if isinstance(entry, File):
                 self.report.bytes += entry.size
-                if entry.link and not self._comes_along(entry.link):
-                    first = self.instead.setdefault(entry.link, entry.path)
-                    entry = msgspec.structs.replace(entry, link=b"" if first == entry.path else first)
-            entry = self.owners.applied(entry)
-            if isinstance(entry, Folder):
-                self.folders.append(entry)
-            yield entry
-
-    def _comes_along(self, path: bytes) -> bool:
-        """Whether a path of the snapshot is part of this restore."""
-        return self.intent.chosen(path) and not (self.matcher and self.matcher.protects(path))
+            adapted, problem = self.out.adapted(entry)
+            if problem:
+                self._problem(problem)
+            if adapted is not None:
+                yield adapted
 
     def _count(self, survey: Survey) -> None:
         counts, report = survey.counts, self.report
@@ -256,7 +245,6 @@ class _Run:
         for item in survey.plan:
             if self.intent.is_extra(item):
                 report.extra += 1
-                self.extra_folders = self.extra_folders or item.entry.path.endswith(b"/")
             elif not self.intent.may_replace(item):
                 described = isinstance(item, Put) and item.symbol == DESCRIBED
                 report.described -= described
@@ -281,25 +269,10 @@ class _Run:
             return
         raise DeletionGuardError(
             "stopped before anything was written",
-            where=self.out,
+            where=self.out.url,
             why=f"{report.extra:,} of {survey.counts.scanned:,} entries would be deleted, the limit is {options.max_delete}",
             hint=f"if that is right, accept it once: {options.command} --max-delete {report.extra}",
         )
-
-    def _check_space(self) -> None:
-        place = self.out
-        while not os.path.exists(place):
-            place = os.path.dirname(place)
-        seen = os.statvfs(place)
-        free = seen.f_bavail * seen.f_frsize
-        if self.bytes_wanted > free and not self.options.in_place:
-            raise TemporaryError(
-                "not enough free space at",
-                where=self.out,
-                why=f"{self.bytes_wanted >> 20:,} MiB are needed, {free >> 20:,} are free",
-                hint="free some, or restore elsewhere; if much of it is holes of sparse files, say --in-place to try",
-                kind="disk-full",
-            )
 
     def _show(self, survey: Survey) -> None:
         for item in survey.plan:
@@ -329,30 +302,14 @@ class _Run:
 
     def _say_unset(self) -> None:
         """One counted notice; with --strict-metadata a problem that makes the exit code 23."""
-        if self.owners.ignored:
-            self._notice(f"owners were not restored for {self.owners.ignored:,} entries: only root may give files away")
+        lost, sentence = self.out.lost()
+        if lost:
+            self._notice(sentence)
         if self.unset:
             self._notice(f"metadata of {self.unset:,} entries could not be set, first {self.unset_first}")
-        if self.options.strict_metadata and (self.unset or self.owners.ignored):
-            self._problem(
-                Problem(
-                    self.out,
-                    "metadata",
-                    f"metadata of {self.unset + self.owners.ignored:,} entries was not restored",
-                    "run as root, or without --strict-metadata",
-                )
-            )
-
-
-class _OwnedSite(FolderSite):
-    """The folder to restore into, its owners seen as far as they can be set."""
-
-    def __init__(self, path: str, filter: Filter, owners: Owners) -> None:
-        super().__init__(path, filter=filter)
-        self._owners = owners
-
-    def scan(self, matcher: object = None) -> Iterator[Seen]:
-        yield from map(self._owners.seen, super().scan(matcher))  # type: ignore[arg-type]
+        if self.options.strict_metadata and (lost + self.unset):
+            why = f"metadata of {lost + self.unset:,} entries was not restored"
+            self._problem(Problem(self.out.url, "metadata", why, f"{self.out.not_there}, or leave out --strict-metadata"))
 
 
 def _above(paths: tuple[bytes, ...]) -> list[bytes]:

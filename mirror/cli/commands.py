@@ -50,7 +50,7 @@ def restore(session: Session, words: list[str]) -> int:
     """`mirror restore TARGET OUT [PATH...]`."""
     from mirror.restore import restore as run
 
-    target, out = _target(session, words[0]), config.url_of(words[1], "OUT")
+    target, out = _target(session, words[0]), config.site_spec(words[1], session.asked, "OUT")
     options = config.restore_options(session.asked, session.command, words[2:])
     session.plan = options.dry_run
     report = run(target, out, options, session.job)

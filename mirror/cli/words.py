@@ -172,14 +172,17 @@ INIT: Final = Verb(
 RESTORE: Final = Verb(
     "restore",
     ("TARGET", "OUT", "[PATH...]"),
-    """Bring a snapshot, or files and folders of it, back into the folder OUT.
+    """Bring a snapshot, or files and folders of it, back into OUT: a folder, s3://BUCKET/PREFIX, or an fsspec URL.
 
     Nothing in the target is changed. OUT is made; if it is there and not empty, --in-place is needed: then only what differs is
     written, and what is not in the snapshot stays unless --delete. Every byte is checked on the way. PATHs are as `mirror ls`
-    prints them. If it was interrupted, give the same command with --in-place: it goes on where it was.""",
+    prints them. If it was interrupted, give the same command with --in-place: it goes on where it was.
+
+    A bucket keeps no modes, owners, links or empty folders: they are left out, and said. --endpoint-url, --region and --profile
+    hold for the target and for OUT.""",
     (
         AT,
-        Flag("in-place", "restore into a folder that is not empty: write what differs, leave what is there besides"),
+        Flag("in-place", "restore into a place that is not empty: write what differs, leave what is there besides"),
         DRY_RUN,
         EXIT_CODE,
         Flag("delete", "with --in-place: delete what is not in the snapshot"),
