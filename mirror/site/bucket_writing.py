@@ -166,7 +166,7 @@ class WritableBucket(ObjectSite):
         return self._put_parts(path, pieces, longest, what, expected, path, expected)
 
     def copy(self, source: bytes, path: bytes, what: Description, expected: str | None = ANYTHING) -> Written | Lost:
-        """See `CopyingSite.copy`. One request up to 5 GiB."""
+        """See `CopyingSite.copy`. One request up to 1 GiB."""
         there = self.look(source)
         if there is None:
             raise FileNotFoundError(errno.ENOENT, "the file that it is to be a copy of is gone")

@@ -1,7 +1,7 @@
 """How a big object is put together: which parts are sent, which the service copies from the version that is there. Pure.
 
-The rules are S3's: at most 10,000 parts, each of at least 5 MiB but for the last one, copied ones from any offset and of at most
-5 GiB. So a stretch that changed and is shorter than 5 MiB takes along some of the unchanged bytes behind it.
+The rules are S3's: at most 10,000 parts, each of at least 5 MiB but for the last one, copied ones from any offset. So a stretch
+that changed and is shorter than 5 MiB takes along some of the unchanged bytes behind it.
 
     >>> MiB = 1 << 20
     >>> parts_of(100 * MiB + 1, [Unchanged(1, 0, 100 * MiB)])
@@ -19,7 +19,9 @@ from mirror.site import Unchanged
 PART_LEAST: Final = 5 << 20
 PARTS_MOST: Final = 10_000
 PART_BYTES: Final = 16 << 20  # of a sent part, as long as 10,000 of them are enough
-COPY_MOST: Final = 5 << 30
+COPY_MOST: Final = (
+    1 << 30
+)  # S3 takes 5 GiB, but answers when it is done, and nobody waits for that long; several at once are faster
 
 
 class Sent(NamedTuple):

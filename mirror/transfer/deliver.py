@@ -11,9 +11,10 @@ What a batch finds damaged is tried once more after `look_again` says that the h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
+from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 import xxhash
@@ -80,6 +81,8 @@ class Delivery:
     bytes_written: int = 0
     _second: list[tuple[Order, str]] = field(default_factory=list)
     _flying: dict[Future[Written | Lost], tuple[Order, int]] = field(default_factory=dict)
+    _flying_bytes: int = 0
+    _done: SimpleQueue[Future[Written | Lost]] = field(default_factory=SimpleQueue)
     _told: tuple[int, int] = (0, 0)
 
     def run(self, orders: Iterable[Order]) -> None:
@@ -113,6 +116,7 @@ class Delivery:
             # After an error what has not begun is dropped; what is on its way comes to its end.
             pool.shutdown(wait=True, cancel_futures=True)
             self._flying.clear()
+            self._flying_bytes, self._done = 0, SimpleQueue()
 
     # -- small files -----------------------------------------------------------------------------------------------
 
@@ -122,6 +126,8 @@ class Delivery:
             self._land(max(0, _FLIGHT_BYTES - size), _FLIGHT_FILES - 1)
             future = pool.submit(self.site.put, order.entry.path, size, [data], order.what, order.expected)
             self._flying[future] = order, size
+            self._flying_bytes += size
+            future.add_done_callback(self._done.put)  # a `wait` would look at all of them each time
         self._say_progress()
 
     def _put_together(self, batch: list[Order]) -> Iterator[tuple[Order, bytes]]:
@@ -168,13 +174,11 @@ class Delivery:
 
     def _land(self, most_bytes: int, most_files: int = 0) -> None:
         """Wait until at most so much is on its way."""
-        while len(self._flying) > most_files or sum(size for _, size in self._flying.values()) > most_bytes:
-            if not self._flying:
-                return
-            done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
-            for future in done:
-                order, size = self._flying.pop(future)
-                self._landed(order, size, future.result)
+        while self._flying and (len(self._flying) > most_files or self._flying_bytes > most_bytes):
+            future = self._done.get()
+            order, size = self._flying.pop(future)
+            self._flying_bytes -= size
+            self._landed(order, size, future.result)
 
     # -- large files -----------------------------------------------------------------------------------------------
 
