@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mirror.events import Job
     from mirror.manifest import ChangeLine, Entry
     from mirror.restore import RestoreReport
-    from mirror.sync import SyncReport
+    from mirror.tally import SyncReport
     from mirror.target import TargetSpec
     from mirror.verify import VerifyReport
 

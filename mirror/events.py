@@ -28,6 +28,7 @@ PROBLEM_KINDS = {
     "special": 0,  # fifo, socket, device: left out, as documented
     "name": 23,  # a path that no manifest may hold, or that cannot exist at the destination
     "vanished": 24,  # listed, then gone
+    "drift": 24,  # of a tree: the live file is not what the last snapshot says; it is kept aside
     "changed": 24,  # changed while it was read; what was read is kept
     "unwritable": 23,  # a destination path could not be written
     "metadata": 23,  # owner, mode or times could not be set, and --strict-metadata was asked for

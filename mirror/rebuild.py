@@ -128,7 +128,7 @@ class Rebuild:
         reading = self.reading
         with Crew(0 if small else self.intent.workers) as crew:
             receiver = Receiver(
-                down.Job(self.out, reading.target.spec.store, reading.index.path),
+                down.Job(self.out, reading.target.spec.store, reading.index.path, reading.target.tree),
                 crew,
                 self.writer,
                 reading.reader.chunk_ids,
@@ -137,6 +137,7 @@ class Rebuild:
                 self.job,
                 self._problem,
                 self.on_unset,
+                reading.live_paths if reading.target.tree else None,
             )
             receiver.run(self._tasks())
             self._rest(receiver)
