@@ -101,7 +101,8 @@ class Displacement:
                 if old is not None and isinstance(after, File) and after.size and not _same(before, after, works.reader):
                     db.execute("INSERT OR IGNORE INTO coming VALUES (?)", (works.reader.content_key(after),))
             for step in raw:
-                looked.append(self._look(with_room(step, rooms)))
+                comes = step.before is None and rooms.is_cleared(step.path)
+                looked.append(step if comes and not is_ours(step.path) else self._look(with_room(step, rooms)))
             if len(self._reads):
                 works.job.say(PhaseBegan("transfer", len(self._reads), self._bytes))
             sent = pack_live(works, self._reads, self._bytes, results) if len(self._reads) else Sent(requests=Counts())

@@ -152,6 +152,11 @@ class Rooms:
         return False
 
 
+    def is_cleared(self, path: bytes) -> bool:
+        """Whether the folder that stands where a file or link is to come goes before it."""
+        return path + b"/" in self._folders
+
+
 class Steps:
     """The steps of a publish, sorted by what they do; each kind in order of path. Close it."""
 
