@@ -24,7 +24,7 @@ from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
 from mirror.state import State
-from mirror.survey import LookOptions, Survey, check_ends, known_entries, look, rows, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_ends, known_entries, look, rows, source_key
 from mirror.target import TargetSpec
 
 
@@ -55,6 +55,7 @@ def diff_site(
     check_ends(source.url, target.store.url)
     site = open_site(source)
     with Reading(target, job) as reading:
+        source = beside_store(source, bool(reading.target.tree))
         record = reading.pick(at)
         job.say(RunStarted("diff", site.url, f"{reading.store.url} @{record.number}"))
         job.say(PhaseBegan("scan"))

@@ -25,6 +25,7 @@ VERSION = 1
 PROBLEM_KINDS = {
     "unreadable": 23,  # a file, link or its metadata could not be read
     "incomplete": 23,  # a folder could not be listed: nothing is deleted in this run
+    "extra": 0,  # a live tree has it, no snapshot does: other people's files are left alone
     "special": 0,  # fifo, socket, device: left out, as documented
     "name": 23,  # a path that no manifest may hold, or that cannot exist at the destination
     "vanished": 24,  # listed, then gone

@@ -151,7 +151,6 @@ class Rooms:
             end = path.find(b"/", end) + 1
         return False
 
-
     def is_cleared(self, path: bytes) -> bool:
         """Whether the folder that stands where a file or link is to come goes before it."""
         return path + b"/" in self._folders

@@ -213,6 +213,8 @@ class _Run:
             outcome = committer.write(survey, results)
         self.report.tally(outcome, sent)
         if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
+            if self.target.tree:
+                sweep_staged(self.target.tree)
             self._finish(head or parent, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)

@@ -1,4 +1,4 @@
-"""What a sync did, in numbers: its report. Values in, values out."""
+"""What a sync or a verify did, in numbers: their reports. Values in, values out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mirror.commit import Outcome
     from mirror.survey import Survey
     from mirror.transfer.send import Sent
+
+_KEPT = 10_000  # problems in the report of a verify; all are said
 
 
 @dataclass
@@ -76,3 +78,50 @@ class SyncReport:
     def exit_code(self) -> int:
         """0, or what the problems make of the run."""
         return worst_exit({problem.exit_code for problem in self.problems} - {0})
+
+
+@dataclass
+class VerifyReport:
+    """What was looked at and what is wrong. finished: not stopped by --max-duration. packs: that the index lists; checked: read
+    now; resumed: found right by a run that was stopped; unlisted: there, but in no fragment. compared: paths of `against`;
+    described: that differ from it in times, mode or owner alone. live_files: of a tree's live folder.
+    problems: the first 10,000 of problem_count."""
+
+    target: str = ""
+    site: str = ""
+    quick: bool = False
+    part: str = ""
+    against: str = ""
+    finished: bool = True
+    records: int = 0
+    snapshots: int = 0
+    objects: int = 0
+    fragments: int = 0
+    packs: int = 0
+    packs_checked: int = 0
+    packs_resumed: int = 0
+    packs_unlisted: int = 0
+    bytes_read: int = 0
+    compared: int = 0
+    described: int = 0
+    files_damaged: int = 0
+    live_files: int = 0
+    seconds: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    problem_count: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._codes: set[int] = set()
+
+    def add(self, problem: Problem) -> None:
+        """Count a problem, and keep it while they are few."""
+        self.problem_count += 1
+        self._codes.add(problem.exit_code)
+        if len(self.problems) < _KEPT:
+            self.problems.append(problem)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all is right; 4 for damage and differences; 10 when --max-duration ended a run that had found nothing yet."""
+        return worst_exit(self._codes - {0}) or (0 if self.finished else 10)

@@ -99,8 +99,10 @@ class TreeRun:
 
     def _wanted(self, item: Fetch) -> stage.Wanted:
         entry, before = item.entry, item.before
-        live = before.size if isinstance(before, File) else 0
-        return stage.Wanted(entry.path, entry.class_, description(entry, self._owners), not entry.link, live)
+        live, same = 0, b""
+        if isinstance(before, File):
+            live, same = before.size, before.fingerprint if before.size == entry.size else b""
+        return stage.Wanted(entry.path, entry.class_, description(entry, self._owners), not entry.link, live, same)
 
     def publish(
         self, head: log.Record | None, parent: log.Record | None, root: Ref, index: ChunkIndex, members: dict[str, Any]

@@ -1,8 +1,8 @@
-"""`python tests/killed.py K OUT ARGUMENTS…`: the command `mirror ARGUMENTS` that kills itself (SIGKILL) just before its K-th change of a
-file system, or runs to its end (K = 0) and writes how many changes there were to the file OUT.
+"""`python tests/killed.py K OUT ARGUMENTS…`: the command `mirror ARGUMENTS` that kills itself (SIGKILL) just before its K-th change
+of a file system, or runs to its end (K = 0) and writes how many changes there were to the file OUT.
 
-Nothing of the program is replaced. Python's audit events tell of each rename, link, removal, new file and new folder; the renames that
-exchange names go through the C library, so calls of the one function that does them are counted by a profiler.
+Nothing of the program is replaced. Python's audit events tell of each rename, link, removal, new file and new folder; the renames
+that exchange names go through the C library, so calls of the one function that does them are counted by a profiler.
 """
 
 from __future__ import annotations

@@ -17,8 +17,6 @@ import pytest
 from mirrors import BEGINNING, noise, settle, tree, write
 from trees import Night, all_restore, clean, live, publish
 
-from mirror.events import PROBLEM_KINDS
-from mirror.site import SiteSpec
 from mirror.store import StoreSpec
 from mirror.target import TargetSpec
 
@@ -108,7 +106,7 @@ def change(site: Path) -> None:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     folder = tmp_path_factory.mktemp("scene")
-    site, target, nights = prepared(folder)
+    site, _, nights = prepared(folder)
     change(site)
     scene = Scene(folder, nights, 0)
     trial = tmp_path_factory.mktemp("trial")

@@ -77,8 +77,8 @@ class Walk:
 
     def edit(self) -> None:
         """Some changes, then a quiet moment."""
-        steps = (self._add, self._add, self._change, self._rewrite, self._rename, self._rename, self._delete, self._turn, self._link,
-                 self._hard_link, self._mode, self._part_hard_links, self._swap)  # fmt: skip
+        steps = (self._add, self._add, self._change, self._rewrite, self._rename, self._rename, self._delete, self._turn,
+                 self._link, self._hard_link, self._mode, self._part_hard_links, self._swap)  # fmt: skip
         for _ in range(self.chance.randint(1, 6)):
             self.chance.choice(steps)()
         settle(self.root)
@@ -88,12 +88,16 @@ class Walk:
         return BEGINNING + self.clock
 
     def _data(self) -> bytes:
-        size = self.chance.choice((0, 1, 17, 5_000, 40_000, 150_000, 1_300_000) if not self.chance.randrange(4) else (3, 900, 9_000))
+        size = self.chance.choice(
+            (0, 1, 17, 5_000, 40_000, 150_000, 1_300_000) if not self.chance.randrange(4) else (3, 900, 9_000)
+        )
         return self.chance.randbytes(size)
 
     def _paths(self, *, files: bool = True, folders: bool = False) -> list[Path]:
         found = sorted(self.root.rglob("*"))
-        return [p for p in found if (files and p.is_file() and not p.is_symlink()) or (folders and p.is_dir() and not p.is_symlink())]
+        return [
+            p for p in found if (files and p.is_file() and not p.is_symlink()) or (folders and p.is_dir() and not p.is_symlink())
+        ]
 
     def _place(self) -> Path:
         folders = [self.root, *self._paths(files=False, folders=True)]

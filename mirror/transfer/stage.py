@@ -41,13 +41,15 @@ _REUSE_CHUNKS = 200_000  # of an old version; beyond that it is not looked at: m
 
 class Wanted(NamedTuple):
     """A file of a batch. what: its metadata, but for the time, which is that of what was read. stage: False for another name of a
-    file (a hard link): it is read, and no draft is made. before: bytes of the version that is live, 0 for none."""
+    file (a hard link): it is read, and no draft is made. before: bytes of the version that is live, 0 for none; fingerprint: of
+    that version, where the site's may well be the same: then it is read before a draft is made."""
 
     path: bytes
     class_: int
     what: Description
     stage: bool = True
     before: int = 0
+    fingerprint: bytes = b""
 
 
 class Job(NamedTuple):
@@ -78,7 +80,7 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> up.Outcome
         for wanted in files:
             result = _stage(site, old, staging, writer, wanted)
             results.append(result)
-            staged += result.size if wanted.stage and result.has_content else 0
+            staged += result.size if staging.stat(wanted.path) else 0
     except OSError as error:
         raise error_for(error, "cannot write", staging.path) from error
     finally:
@@ -90,6 +92,10 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> up.Outcome
 def _stage(site: Site, old: Site, staging: Staging, writer: FolderWriter, wanted: Wanted) -> up.Fetched:
     if not wanted.stage:
         return up.fetch(site, wanted.path, wanted.class_, lambda content: _dropped)
+    if wanted.fingerprint:
+        result = up.fetch(site, wanted.path, wanted.class_, lambda content: _dropped)
+        if not result.has_content or (result.size, result.fingerprint) == (wanted.before, wanted.fingerprint):
+            return result
     ranges = _Ranges.of(old, wanted) if wanted.before >= _REUSE_FROM else None
     draft = _Draft(staging, wanted.path, ranges)
     try:
