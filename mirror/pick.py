@@ -51,6 +51,8 @@ def pick(store: ReadableStore, head: log.Record | None, at: str) -> log.Record:
     """The live snapshot that `at` means as of `head`. TargetMissingError where there is none at all, UsageError where not that."""
     if head is None or not head.body["live"]:
         why = "all were forgotten" if head is not None and head.number > 1 else "nothing was mirrored into it yet"
+        if head is not None and head.kind in (log.PUBLISHING, log.TAKEOVER):
+            why = "its first sync did not end"
         raise TargetMissingError("there is no snapshot in", where=store.url, why=why, hint="run `mirror sync SRC TARGET` first")
     if at == "latest":
         return _snapshot(store, head, head.live[-1])

@@ -18,7 +18,7 @@ from mirror.events import Advanced, PhaseBegan, Problem
 from mirror.keys import parent_of, show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, decode_entry, encode
 from mirror.owners import Owners
-from mirror.site.live import Unexpected
+from mirror.site.live import Unexpected, is_ours
 from mirror.site.writing import Description
 from mirror.spool import KeySorter, Spool
 from mirror.steps import Step, Steps, Works, expected_of
@@ -87,8 +87,8 @@ class LiveChanges:
     def _try(self, step: Step, change: Callable[[Step], None]) -> None:
         """Do it, or fail this one item."""
         try:
-            if step.fault:
-                raise Unexpected(step.fault)
+            if step.fault or is_ours(step.path):
+                raise Unexpected(step.fault or "that is where the store of the tree is")
             change(step)
         except Unexpected as error:
             self.unexpected(step.path, error)
@@ -116,6 +116,8 @@ class LiveChanges:
     def remove(self, step: Step) -> bool:
         """Remove what a step says, if it is there; whether it was. A folder that holds things that are not ours stays."""
         path, live = step.path, self.works.live
+        if is_ours(path):
+            raise Unexpected("that is where the store of the tree is")
         try:
             if isinstance(step.before, Folder):
                 self._open_up(parent_of(path))
@@ -177,7 +179,7 @@ class LiveChanges:
             last = None
             for step in steps:
                 for path in (parent_of(step.path), step.path if isinstance(step.after, Folder) else None):
-                    if path is not None and path != last:
+                    if path is not None and path != last and not is_ours(path):
                         touched.extend([path])
                         last = path
             known.extend(path for path, _ in groupby(touched))

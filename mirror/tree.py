@@ -81,6 +81,8 @@ class TreeRun:
             except OSError as error:
                 raise self._stopped(error) from error
             head = log.read_head(self.target.store, head.number)
+            if head is not None:
+                log.put_hint(self.target.store, head)
         return head
 
     def read(self, plan: Iterable[Item], index: ChunkIndex, epoch: int, crew: Crew, limits: Limits, results: Sorter) -> Sent:

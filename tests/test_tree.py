@@ -13,21 +13,31 @@ import stat
 from pathlib import Path
 
 import pytest
-from drive import shape
+from drive import as_nobody, give_to_nobody, shape, shared_folder
 from fsspec.implementations.memory import MemoryFileSystem
 from mirrors import BEGINNING, make_site, noise, settle, target_in, tree, write
-from trees import MAKE, Night, Walk, all_restore, clean, kinds, live, publish, restored
+from msgspec.structs import replace
+from trees import MAKE, Night, Walk, all_restore, clean, differing, kinds, live, publish, restored
+from xxhash import xxh3_128_digest
 
+from mirror import log
+from mirror.chunking import chunk_id
 from mirror.contents import cat, ls, snapshots, sums
+from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, InTheWayError, UsageError
+from mirror.manifest import File, cut_entries
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
+from mirror.site.live import Staging
+from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import StoreSpec
+from mirror.store.fs import FolderStore
 from mirror.sync import SyncOptions, sync
 from mirror.target import Making, TargetSpec, open_target
 from mirror.verify import VerifyOptions, verify
 
+__all__ = ["shared_folder"]
 EVERYTHING = DeletionLimit(percent=100)
 
 
@@ -313,3 +323,76 @@ def test_a_source_without_folders(tmp_path: Path, target: TargetSpec) -> None:
     report = sync(SiteSpec("memory://site"), target, options)
     assert report.problems == []
     assert not (root / "a" / "b" / "one").exists()
+
+
+def test_without_the_rights_of_root(shared_folder: Path) -> None:
+    """Folders and files that are closed to their owner are published, changed and restored as they are."""
+    site, place = make_site(shared_folder / "site"), shared_folder / "live"
+    write(site / "shut" / "in", b"inside")
+    write(site / "locked", b"read only")
+    os.chmod(site / "locked", 0o400)
+    settle(site)
+    os.chmod(site / "shut", 0o555)
+    give_to_nobody(shared_folder)
+    shared_folder.chmod(0o777)
+    options = ("--layout", "tree", "--cache-dir", shared_folder / "cache", "--min-free", "0")
+    done = as_nobody("sync", site, place, *options)
+    assert done.code == 0, done.err
+    assert stat.S_IMODE((place / "shut").stat().st_mode) == 0o555
+    first = tree(site)
+    os.chmod(site / "shut", 0o755)
+    write(site / "shut" / "in", b"other", BEGINNING + 1)
+    write(site / "shut" / "more", b"more")
+    write(site / "locked", b"still read only", BEGINNING + 1)
+    (site / "hollow" / "er").rmdir()
+    settle(site)
+    os.chmod(site / "shut", 0o555)
+    give_to_nobody(site)
+    done = as_nobody("sync", site, place, *options)
+    assert done.code == 0, done.err
+    target = TargetSpec(StoreSpec(str(place)))
+    assert live(target) == tree(site)
+    for at, night in ((2, first), (4, tree(site))):
+        done = as_nobody("restore", place, shared_folder / f"out-{at}", "--at", at)
+        assert done.code == 0, done.err
+        assert tree(shared_folder / f"out-{at}") == night
+
+
+def test_a_record_that_lies_leads_nowhere(tmp_path: Path, target: TargetSpec) -> None:
+    """A publishing, left open by somebody who may write into the store, names paths of the store itself and below a link."""
+    site = make_site(tmp_path / "site")
+    clean(site, target)
+    root, outside = Path(target.store.url), tmp_path / "outside"
+    outside.mkdir()
+    (root / "way out").symlink_to(outside)
+    store = FolderStore(str(root / ".mirror"))
+    head = log.read_head(store)
+    assert head
+    reader, writer = ManifestReader(store, None), ManifestWriter(store, 0, {})
+    evil = File(b"", 4, xxh3_128_digest(b"evil"), 0, chunk_id(b"evil"), mtime=BEGINNING)
+    paths = (b".mirror/latest.json", b".mirror/log/000000000009.json", b"way out/in")
+    entries = sorted([*reader.entries(head.manifest), *(replace(evil, path=path) for path in paths)], key=lambda entry: entry.path)
+    manifest = writer.tree((writer.put(SEGMENT, piece) for piece in cut_entries(entries)), root_is_node=True)
+    for path in paths:
+        staging = Staging(str(root))
+        fd = staging.begin(path)
+        os.write(fd, b"evil")
+        os.close(fd)
+        staging.close()
+    members = {name: head.body[name] for name in ("source", "started", "tags", "filters", "totals", "parents")}
+    expected = log.ref_json(head.manifest)
+    body = log.draft(
+        log.PUBLISHING, head.body["target"], head, head.live, **members, manifest=log.ref_json(manifest), expected=expected
+    )
+    assert isinstance(log.append(store, body), log.Record)
+    report = publish(site, target)
+    assert {path for path, kind in kinds(report.problems) if kind == "unwritable"} == {os.fsdecode(path) for path in paths}
+    assert list(outside.iterdir()) == []
+    assert json.loads((root / ".mirror" / "latest.json").read_text())["number"] > 3
+    assert clean_but_for(site, target, b"way out") == {}
+
+
+def clean_but_for(site: Path, target: TargetSpec, foreign: bytes) -> dict[bytes, object]:
+    """How the live folder differs from the site, a foreign path and the root's time aside."""
+    wrong = differing(live(target), tree(site))
+    return {path: how for path, how in wrong.items() if path not in (foreign, b"")}
