@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from mirror.events import Job
     from mirror.manifest import ChangeLine, Entry
     from mirror.restore import RestoreReport
-    from mirror.sync import SyncReport
+    from mirror.tally import SyncReport, VerifyReport
     from mirror.target import TargetSpec
-    from mirror.verify import VerifyReport
 
 __version__ = "0.1.0"
 __all__ = ["cat", "diff", "init", "ls", "restore", "snapshots", "sums", "sync", "verify"]

@@ -18,7 +18,6 @@ from typing import Protocol
 from blake3 import blake3
 
 from mirror import log
-from mirror.chunking import ChunkId
 from mirror.compare import kind_of
 from mirror.differ import diff, diff_site
 from mirror.errors import DamageError, UsageError
@@ -136,7 +135,7 @@ def cat(target: TargetSpec, at: str, path: bytes | str, job: Job | None = None) 
             hint = f"it leads to {show(entry.target)}" if isinstance(entry, Symlink) else "`mirror ls` lists what is in it"
             raise UsageError("cannot print", where=show(entry.path), why=f"it is no file but a {kind_of(entry)}", hint=hint)
         with reading.steady(record):
-            yield from reading.contents(record, reading.reader.chunk_ids(entry))
+            yield from reading.content(record, entry)
 
 
 def sums(target: TargetSpec, at: str = "latest", algorithm: str = XXH128, job: Job | None = None) -> Iterator[tuple[str, bytes]]:
@@ -196,18 +195,18 @@ class _Sums:
         yield from zip(digests, (entry.path for entry in group), strict=True)
 
     def _digests(self, group: list[File | Page]) -> Iterator[str]:
-        if group[0].more:
-            assert len(group) == 1, "a long list of chunks stands alone"
-            yield self._digest(group[0], self.reading.contents(self.record, self._long(group[0])))
+        if group[0].more or self.reading.target.tree:
+            for entry in group:
+                yield self._digest(entry, self._long(entry))
             return
         lists = [split_ids(entry.chunks) for entry in group]
         chunks = self.reading.contents(self.record, (id_ for ids in lists for id_ in ids))
         for entry, ids in zip(group, lists, strict=True):
             yield self._digest(entry, (next(chunks) for _ in ids))
 
-    def _long(self, entry: File | Page) -> Iterator[ChunkId]:
+    def _long(self, entry: File | Page) -> Iterator[bytes]:
         with self.reading.steady(self.record):
-            yield from self.reading.reader.chunk_ids(entry)
+            yield from self.reading.content(self.record, entry)
 
     def _digest(self, entry: File | Page, chunks: Iterable[bytes]) -> str:
         digest, size = self.hasher(), 0

@@ -28,9 +28,11 @@ PROBLEMS_KEPT = 10_000  # of a report
 PROBLEM_KINDS = {
     "unreadable": 23,  # a file, link or its metadata could not be read
     "incomplete": 23,  # a folder could not be listed: nothing is deleted in this run
+    "extra": 0,  # a live tree has it, no snapshot does: other people's files are left alone
     "special": 0,  # fifo, socket, device: left out, as documented
     "name": 23,  # a path that no manifest may hold, or that cannot exist at the destination
     "vanished": 24,  # listed, then gone
+    "drift": 24,  # of a tree: the live file is not what the last snapshot says; it is kept aside
     "changed": 24,  # changed while it was read; what was read is kept
     "unwritable": 23,  # a destination path could not be written
     "metadata": 23,  # owner, mode or times could not be set, and --strict-metadata was asked for

@@ -19,7 +19,7 @@ from mirror.errors import DamageError, NotFound
 from mirror.keys import MANIFEST, ObjectName, show
 from mirror.manifest import Entry, File, Page, Ref, decode_node, decode_segment, split_ids
 from mirror.pick import ranges_text
-from mirror.snapshot import ManifestReader
+from mirror.snapshot import ManifestReader, content_key
 
 _ASK = 500
 _HELD_IDS = 20_000
@@ -93,12 +93,14 @@ class Damage:
 @dataclass
 class Trees:
     """Reads the trees of snapshots, every distinct object once, and asks the index for every chunk. What is wrong with manifests
-    goes to `damage`, what is wrong with lists that belong to them to on_problem(key, why)."""
+    goes to `damage`, what is wrong with lists that belong to them to on_problem(key, why). elsewhere: whether a file of this
+    content (`content_key`) is to be had without packs, from a live tree."""
 
     reader: ManifestReader
     damage: Damage
     on_problem: Callable[[str, str], None]
     on_entries: Callable[[int], None] = lambda count: None
+    elsewhere: Callable[[bytes], bool] = lambda content: False
     objects: int = 0
     _held: list[tuple[str, bytes, int, list[ChunkId]]] = field(default_factory=list)
     _held_ids: int = 0
@@ -173,36 +175,38 @@ class Trees:
         lengths = self._lengths({id_ for *_, ids in self._held for id_ in ids})
         for segment, path, size, ids in self._held:
             found = sum(lengths.get(id_, 0) for id_ in ids)
-            if found != size and all(id_ in lengths for id_ in ids):
+            missing = [id_ for id_ in ids if id_ not in lengths]
+            if missing and not self.elsewhere(content_key(b"".join(ids))):
+                self.damage.lose(b"".join(missing), NOWHERE)
+            elif not missing and found != size:
                 self._hurt(segment, path, _sizes(found, size))
         self._held, self._held_ids = [], 0
 
     def _lengths(self, ids: set[ChunkId]) -> dict[bytes, int]:
-        """Length by id, for those that the index has a place for; the others are lost."""
-        lengths: dict[bytes, int] = dict(rows_of(self.damage.db, "SELECT id, length FROM chunk WHERE id IN", list(ids)))
-        self.damage.lose(b"".join(ids - lengths.keys()), NOWHERE)
-        return lengths
+        """Length by id, for those that the index has a place for."""
+        return dict(rows_of(self.damage.db, "SELECT id, length FROM chunk WHERE id IN", list(ids)))
 
     def _long(self, segment: str, entry: File | Page, root: Ref) -> None:
-        size = self._list(root)
+        size = self._list(root, entry)
         if size == _UNREADABLE:
             self._hurt(segment, entry.path, f"its list of chunks {root.name.key()} is damaged")
         elif size != entry.size and size != _UNPLACED:
             self._hurt(segment, entry.path, _sizes(size, entry.size))
 
-    def _list(self, root: Ref) -> int:
+    def _list(self, root: Ref, entry: File | Page) -> int:
         """The bytes of a chunk list's chunks together; each list is read once."""
         key = root.name.key()
         row = self.damage.db.execute("SELECT size FROM list WHERE name = ?", (key,)).fetchone()
         if row is None:
-            row = (self._read_list(root, key),)
+            row = (self._read_list(root, key, entry),)
             self.damage.db.execute("INSERT INTO list VALUES (?, ?)", (key, *row))
         return int(row[0])
 
-    def _read_list(self, root: Ref, key: str) -> int:
+    def _read_list(self, root: Ref, key: str, entry: File | Page) -> int:
         size = count = 0
         placed = True
         try:
+            live = self.elsewhere(self.reader.content_key(entry))
             for leaf in self.reader.leaves(root, CHUNKS):
                 _, payload = self.reader.object(leaf.name, (CHUNKS,))
                 self.objects += 1
@@ -210,7 +214,10 @@ class Trees:
                     raise DamageError("", where=leaf.name.key(), why="it is not as long as the node above it says")
                 ids = split_ids(payload)
                 lengths = self._lengths(set(ids))
-                placed = placed and all(id_ in lengths for id_ in ids)
+                missing = {id_ for id_ in ids if id_ not in lengths}
+                placed = placed and not missing
+                if missing and not live:
+                    self.damage.lose(b"".join(missing), NOWHERE)
                 size += sum(lengths.get(id_, 0) for id_ in ids)
                 count += len(ids)
         except (DamageError, NotFound) as error:
@@ -227,10 +234,12 @@ class Trees:
 
 @dataclass
 class Tracer:
-    """Which files and manifest objects of which snapshots are affected by what was found. Call `Damage.settle` before."""
+    """Which files and manifest objects of which snapshots are affected by what was found. Call `Damage.settle` before.
+    elsewhere: as for Trees."""
 
     reader: ManifestReader
     damage: Damage
+    elsewhere: Callable[[bytes], bool] = lambda content: False
 
     def trace(self, number: int, root: Ref) -> None:
         """Look through a snapshot; what is known to be whole, or known to be hurt, is not read again."""
@@ -279,12 +288,8 @@ class Tracer:
                 pack = self._in_list(entry)
             else:
                 pack = next((gone[id_] for id_ in split_ids(entry.chunks) if id_ in gone), None) if gone else None
-            if pack is not None:
-                why = (
-                    f"a chunk of it is in the damaged pack {pack}"
-                    if pack != NOWHERE
-                    else "the index has no place for a chunk of it"
-                )
+            if pack is not None and not self.elsewhere(self.reader.content_key(entry)):
+                why = f"a chunk of it is in the damaged pack {pack}" if pack != NOWHERE else "no place is known for a chunk of it"
                 db.execute("INSERT OR IGNORE INTO victim VALUES (?, ?, ?)", (segment, entry.path, why))
 
     def _gone(self, ids: list[ChunkId]) -> dict[bytes, str]:

@@ -31,6 +31,7 @@ from mirror.store import ReadableStore, WritableStore
 RECORD_MAX = 1 << 20
 NUMBER_MAX = 10**12 - 1  # what twelve digits hold
 SNAPSHOT, PRUNE, FORGET, HOLD = "snapshot", "prune", "forget", "hold"
+PUBLISHING, TAKEOVER, DONE = "publishing", "takeover", "done"  # of trees
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +190,12 @@ def _fault(record: Record, number: int) -> str:
         previous is not None and (previous["number"] != number - 1 or not previous["blake3"])
     ):
         return "it names no predecessor"
-    if record.kind == SNAPSHOT and (record.manifest is None or record.started.tzinfo is None or not _is_told_well(body)):
-        return "a member is malformed"
+    if record.kind in (SNAPSHOT, PUBLISHING):
+        named = [ref_of(body[name]) for name in ("expected", "deletes") if body.get(name)]
+        if record.manifest is None or None in named or record.started.tzinfo is None or not _is_told_well(body):
+            return "a member is malformed"
+    if record.kind == TAKEOVER and not (type(body["of"]) is int and 1 <= body["of"] < number):
+        return "it takes over from no record before it"
     if record.kind == PRUNE:
         ref_of(body["dooms"])
     return ""

@@ -53,10 +53,11 @@ class ChunkIndex:
         self._spilled = False
         self.damaged: set[str] = set()  # keys of fragments that are there and cannot be read
 
-    def refresh(self, doomed: Callable[[str], bool], on_damage: Callable[[str, Exception], None] | None = None) -> None:
+    def refresh(self, doomed: Callable[[str], bool], on_damage: Callable[[str, Exception], None] | None = None) -> bool:
         """Bring the index to what the target lists now. on_damage: called for each fragment that cannot be read (default: raise).
 
-        A fragment listed but gone when asked for was pruned meanwhile: the caller's head is old, NotFound passes."""
+        A fragment listed but gone when asked for was pruned meanwhile: the caller's head is old, NotFound passes. Gives whether the
+        fragments are others than before."""
         listed = {s.key for s in self._store.list(f"{INDEX}/") if ObjectName.parse(s.key) and not doomed(s.key)}
         have = {name: no for no, name in self._db.execute("SELECT no, name FROM fragment")}
         self._drop([have[name] for name in have.keys() - listed], "fragment")
@@ -72,6 +73,7 @@ class ChunkIndex:
                 on_damage(name, error)
         self._drop([no for no, name in self._db.execute("SELECT no, name FROM pack") if doomed(name)], "pack")
         self._known = self._db.execute("SELECT EXISTS (SELECT 1 FROM chunk)").fetchone()[0]
+        return have.keys() != listed
 
     def _fetch(self, name: str) -> Fragment:
         parsed = ObjectName.parse(name)

@@ -27,12 +27,13 @@ from itertools import chain, islice, pairwise
 
 from mirror import log
 from mirror.chunking import ChunkId
+from mirror.copies import ANYWHERE, OWN, Copies
 from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, InTheWayError, NotFound, TargetMissingError, UsageError
 from mirror.events import Job, Notice
 from mirror.keys import LOG_PREFIX, joined, record_key, record_number, show, spans_of
 from mirror.lookup import ChunkIndex
-from mirror.manifest import Entry, Ref
+from mirror.manifest import Entry, Ref, WithContent
 from mirror.snapshot import ManifestReader
 from mirror.state import State
 from mirror.store import ReadableStore
@@ -50,6 +51,8 @@ def pick(store: ReadableStore, head: log.Record | None, at: str) -> log.Record:
     """The live snapshot that `at` means as of `head`. TargetMissingError where there is none at all, UsageError where not that."""
     if head is None or not head.body["live"]:
         why = "all were forgotten" if head is not None and head.number > 1 else "nothing was mirrored into it yet"
+        if head is not None and head.kind in (log.PUBLISHING, log.TAKEOVER):
+            why = "its first sync did not end"
         raise TargetMissingError("there is no snapshot in", where=store.url, why=why, hint="run `mirror sync SRC TARGET` first")
     if at == "latest":
         return _snapshot(store, head, head.live[-1])
@@ -163,6 +166,8 @@ class Reading:
         self._state: State | None = None
         self._dooms: log.Dooms | None = None
         self._index: ChunkIndex | None = None
+        self._copies: Copies | None = None
+        self._depth = OWN
         if job is not None:
             job.site = self.target.site
 
@@ -244,6 +249,54 @@ class Reading:
                     if not self.look_again(record):
                         raise unreadable(self.store, error) from error
 
+    def content(self, record: log.Record, entry: WithContent) -> Iterator[bytes]:
+        """The chunks of one file, proved: from packs or, of a tree, from the live folder. DamageError when they can be had from
+        nowhere."""
+        if not self.target.tree:
+            yield from self.contents(record, self.reader.chunk_ids(entry))
+            return
+        done = 0
+        while True:
+            try:
+                for chunk in self._content(entry, done):
+                    done += 1
+                    yield chunk
+                return
+            except fetch.Unreadable as error:
+                if not self.look_again(record):
+                    raise unreadable(self.store, error) from error
+
+    def _content(self, entry: WithContent, done: int) -> Iterator[bytes]:
+        """The chunks behind the first `done`, from one place. Unreadable."""
+        asked = self.reader.chunk_ids(entry)
+        packed = True
+        while packed and (some := list(islice(asked, fetch.WINDOW_IDS))):
+            packed = not self.index.missing(some)
+        if packed:
+            yield from fetch.contents(self.store, self.index, islice(self.reader.chunk_ids(entry), done, None))
+            return
+        copy = self.copies.open(entry)
+        if copy is None:
+            raise fetch.Unreadable("", f"no pack has {show(entry.path)}, nor has the live tree")
+        given = done
+        with copy.content.stream:
+            for chunk in copy.chunks(self.reader.chunk_ids(entry), done):
+                given += 1
+                yield chunk
+        if given < len(copy.lengths):
+            raise fetch.Unreadable("", f"the live copy of {show(entry.path)} changed while it was read")
+
+    @property
+    def copies(self) -> Copies:
+        """Where in the live tree content may be."""
+        if self._copies is None:
+            self._copies = Copies(self.target.tree, self.reader, self.state.db)
+        return self._copies
+
+    def live_paths(self, entry: WithContent) -> tuple[bytes, ...]:
+        """The paths of the live tree to look for a file in, as far as was asked for."""
+        return self.copies.paths(entry)
+
     @property
     def state(self) -> State:
         """What this verb keeps on this host between runs; a temporary one where that is not possible."""
@@ -288,12 +341,20 @@ class Reading:
         if self.head is None or record.number not in self.head.live:
             raise InTheWayError("cannot read on from", where=self.store.url, hint="`mirror snapshots` lists those that are left",
                                 why=f"snapshot {record.number} was forgotten meanwhile")  # fmt: skip
-        if before is not None and before.digest == self.head.digest:
+        moved = before is None or before.digest != self.head.digest
+        if not moved and not self.target.tree:
             return False
-        if self._dooms is not None:
+        if moved and self._dooms is not None:
             self._learn()
         if self._index is not None:
-            self._refresh()
+            moved = self._refresh() or moved  # of a tree the index may move ahead of the head
+        if not moved:
+            if self._depth == ANYWHERE:
+                return False
+            self._depth += 1
+        newest = log.newest_snapshot(self.store, self.head) if self.target.tree else None
+        if newest is not None:
+            self.copies.look(record.manifest, newest.manifest, self._depth)
         return True
 
     def _read_head(self, known: int) -> log.Record | None:
@@ -321,16 +382,14 @@ class Reading:
         except DamageError as error:
             self._say("damage", f"{error}: what was pruned is not fully known")
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> bool:
         assert self._index is not None
         for _ in range(_RELOADS):
             try:
-                self._index.refresh(self.dooms, lambda key, error: self._say("damage", str(error)))
+                return self._index.refresh(self.dooms, lambda key, error: self._say("damage", str(error)))
             except NotFound:  # a fragment went between listing and reading: a prune that this head does not know
                 self.head = self._read_head(self.head.number if self.head else 0)
                 self._learn()
-            else:
-                return
         raise InTheWayError(
             "cannot read the index of", where=self.store.url, why="it is pruned all the time", hint="try again later"
         )

@@ -167,7 +167,7 @@ class Rebuild:
         reading = self.errand.reading
         with Crew(0 if small else self.intent.workers) as crew:
             receiver = Receiver(
-                down.Job(self.out, reading.target.spec.store, reading.index.path),
+                down.Job(self.out, reading.target.spec.store, reading.index.path, reading.target.tree),
                 crew,
                 self.writer,
                 reading.reader.chunk_ids,
@@ -176,6 +176,7 @@ class Rebuild:
                 self.errand.job,
                 self._problem,
                 self.errand.on_unset,
+                reading.live_paths if reading.target.tree else None,
             )
             receiver.run(self._tasks())
             self._rest(receiver)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -120,6 +120,26 @@ class ManifestReader:
                 )
             last = entries[-1].path if entries else last
             yield from entries
+
+    def at(self, root: Ref, paths: Iterable[bytes]) -> Iterator[Entry]:
+        """The entries of just these paths, which ascend; those that are not there are left out. Only segments that may have some
+        are fetched."""
+        wanted = iter(paths)
+        path = next(wanted, None)
+        refs: Iterator[Ref | None] = chain(self.leaves(root, SEGMENT), [None])
+        for ref, after in pairwise(refs):
+            assert ref is not None
+            while path is not None and path < ref.first:
+                path = next(wanted, None)
+            if path is None:
+                return
+            if after is not None and after.first <= path:
+                continue
+            entries = {entry.path: entry for entry in self.segment(ref)}
+            while path is not None and (after is None or path < after.first):
+                if path in entries:
+                    yield entries[path]
+                path = next(wanted, None)
 
     def chunk_ids(self, entry: WithContent) -> Iterator[ChunkId]:
         """The ids of an entry's content, in order, whatever their number."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -17,11 +17,12 @@ from mirror.chunking import identify
 from mirror.envelope import SEGMENT
 from mirror.errors import DeletionGuardError, NotFound, SourceError, UsageError
 from mirror.events import Problem
+from mirror.keys import MIRROR_KEY, STORE
 from mirror.manifest import File, Page, Ref
 from mirror.moves import Moves, Row, row, row_spool
 from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetch, Item, Put, decode, encode
 from mirror.scan import Comparison, Known, Remembered, memory_of
-from mirror.site import Filter, Site
+from mirror.site import Filter, Site, SiteSpec
 from mirror.site.filters import Matcher
 from mirror.snapshot import ManifestReader, content_key
 from mirror.spool import Pairs, Spool
@@ -48,6 +49,16 @@ def check_ends(source: str, target: str, what: str = "cannot mirror") -> None:
         inside = f"it is inside the target {b}"
     if inside:
         raise UsageError(what, where=a, why=inside, hint=hint)
+
+
+def beside_store(source: SiteSpec, always: bool = False) -> SiteSpec:
+    """The source without the store of a tree: with a rule that leaves out `/.mirror` where the source is a tree, or `always`."""
+    is_tree = is_folder_url(source.url) and os.path.lexists(folder_of(source.url) / STORE / MIRROR_KEY)
+    if not (always or is_tree):
+        return source
+    # Any kind of thing of that name: a file or link would take the store's place.
+    rule = (("exclude", f"/{STORE}"),)
+    return replace(source, filter=replace(source.filter, rules=rule + source.filter.rules))
 
 
 @dataclass

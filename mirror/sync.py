@@ -13,8 +13,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
@@ -28,7 +29,6 @@ from mirror.events import (
     PhaseBegan,
     Problem,
     ProblemFound,
-    ProblemReport,
     RunStarted,
     SnapshotCommitted,
 )
@@ -36,22 +36,26 @@ from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
 from mirror.site import Site, SiteSpec
+from mirror.site.live import sweep_staged
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
+from mirror.space import check_free, floor_of
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import LookOptions, Survey, check_ends, guard, keep_validators, known_entries, look, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_entries, look, source_key
+from mirror.tally import SyncReport
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
+from mirror.unfinished import unfinished
 
 if TYPE_CHECKING:
     from mirror.commit import Outcome
     from mirror.lookup import ChunkIndex
     from mirror.transfer.send import Sent
+    from mirror.tree import TreeRun
     from mirror.workers import Crew
 
 _ATTEMPTS = 10
 _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers costs more than they save
-_MIN_FREE_SHARE, _MIN_FREE_MOST = 0.05, 10 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,44 +79,6 @@ class SyncOptions:
     stop_on_error: bool = False
     wait: bool = False
     command: str = "mirror sync"
-
-
-@dataclass
-class SyncReport(ProblemReport):
-    """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target
-    before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target. rules: paths
-    left out by each.
-    """
-
-    source: str = ""
-    target: str = ""
-    site: str = ""
-    dry_run: bool = False
-    snapshot: int = 0
-    parent: int = 0
-    entries: int = 0
-    bytes: int = 0
-    added: int = 0
-    changed: int = 0
-    described: int = 0
-    moved: int = 0
-    deleted: int = 0
-    same: int = 0
-    protected: int = 0
-    incomplete: bool = False
-    files_read: int = 0
-    files_resumed: int = 0
-    bytes_read: int = 0
-    bytes_new: int = 0
-    bytes_stored: int = 0
-    bytes_uploaded: int = 0
-    bytes_reused: int = 0
-    attempts: int = 1
-    seconds: float = 0.0
-    requests: dict[str, int] = field(default_factory=dict)
-    rules: dict[str, int] = field(default_factory=dict)
-    problem_count: int = 0
-    problems: list[Problem] = field(default_factory=list)
 
 
 def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = None, job: Job | None = None) -> SyncReport:
@@ -165,7 +131,13 @@ class _Run:
     ) -> None:
         self.exit = stack
         self.crew: Crew | None = None
-        self.spec, self.site, self.target, self.options, self.job = source, site, target, options, job
+        self.spec, self.site, self.target, self.options, self.job = (
+            beside_store(source, bool(target.tree)),
+            site,
+            target,
+            options,
+            job,
+        )
         self.deadline = began + options.max_duration if options.max_duration is not None else None
         self.state, self.store = target.state, target.store
         self.dooms = log.Dooms(self.store, self.state)
@@ -174,7 +146,8 @@ class _Run:
         self.identity = {"site": target.site, **site.identity}
         self.index: ChunkIndex | None = None
         self.head: log.Record | None = None
-        self.report = SyncReport(site.url, self.store.url, target.site, options.dry_run)
+        self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
+        self._tree: TreeRun | None = None
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -209,13 +182,15 @@ class _Run:
         head = None if self.target.new and options.dry_run else log.read_head(self.store, int(known or 0))
         for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
             check_format(body, f"{self.store.url}/{key}", "write")
+        if self.target.tree and not options.dry_run and unfinished(self.store, head) is not None:
+            head = self.tree.finish(head, self._chunk_index)
         self.head = head
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         job.say(PhaseBegan("scan"))
         entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
-            self._count(survey, parent)
+            self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
                 self._show(survey)
@@ -228,17 +203,16 @@ class _Run:
     def _carry_out(self, survey: Survey, head: log.Record | None, parent: log.Record | None, started: datetime) -> bool:
         # Here, not above: a night without changes is over before the 60 ms that these take to import.
         from mirror.commit import Committer, Ground, append_snapshot
-        from mirror.lookup import ChunkIndex
 
         self._check_free(survey)
         if is_folder_url(self.store.url):
             self.store.sweep()  # what a dead run left behind; object stores leave nothing of ours
         self.dooms.learn(head)
-        self.index = self.index or ChunkIndex(self.state, self.store)
-        self.index.drop_claims()
+        index = self._chunk_index()
+        index.drop_claims()
         fresh = self.target.new and self.report.attempts == 1  # without any record it need not be: a first sync that died
-        if survey.counts.fetch_files and not fresh:
-            self.index.refresh(self.dooms, self._spoilt_fragment)
+        if (survey.counts.fetch_files or self.target.tree) and not fresh:
+            index.refresh(self.dooms, self._spoilt_fragment)
         epoch = head.epoch if head else 0
         with Sorter() as results:
             sent = self._transfer(survey, epoch, results)
@@ -248,19 +222,37 @@ class _Run:
                 self.store, self.state, self.reader, parent, epoch, self.source, self._problem, self._line, store.transfers
             )
             outcome = committer.write(survey, results)
-        self._tally(outcome, sent)
+        self.report.tally(outcome, sent)
         if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
+            if self.target.tree:
+                sweep_staged(self.target.tree)
             self._finish(head or parent, parent.manifest, sent)
             return True
-        ground = Ground(head, parent, self.index.used, {*sent.written, *committer.written}, self.identity)
-        record = append_snapshot(self.store, self.dooms, ground, lambda base: self._draft(base, parent, outcome, started))
+        members = partial(self._members, parent, outcome, started)
+        if self.target.tree and (outcome.changed or parent is None):
+            record = self.tree.publish(head, parent, outcome.root, index, members())
+        else:
+            ground = Ground(head, parent, index.used, {*sent.written, *committer.written}, self.identity)
+            record = append_snapshot(self.store, self.dooms, ground, lambda base: self._draft(base, members()))
         if record is None:
             return False
-        log.put_hint(self.store, record)
-        self.job.say(SnapshotCommitted(record.number))
-        self.report.snapshot = record.number
-        self._finish(record, outcome.root, sent)
+        self._committed(record, sent)
         return True
+
+    def _committed(self, record: log.Record, sent: Sent) -> None:
+        if "deletes" not in record.body:  # else it was said before the deletions
+            self.job.say(SnapshotCommitted(record.number))
+        newest = self._tree.newest if self._tree and self._tree.newest else record
+        log.put_hint(self.store, newest)
+        self.report.snapshot = record.number
+        self.report.entries, self.report.bytes = record.manifest.entries, record.manifest.plain
+        self._finish(newest, record.manifest, sent)
+
+    def _chunk_index(self) -> ChunkIndex:
+        from mirror.lookup import ChunkIndex
+
+        self.index = self.index or ChunkIndex(self.state, self.store)
+        return self.index
 
     def _transfer(self, survey: Survey, epoch: int, results: Sorter) -> Sent:
         from mirror.transfer import up
@@ -273,8 +265,10 @@ class _Run:
         crew = self._crew() if _is_large(counts) else Crew(0)
         store = self.target.spec.store  # the limit holds for all processes together
         store = replace(store, bandwidth=store.bandwidth // max(crew.processes, 1))
-        batch_job = up.Job(self.spec, store, epoch)
         limits = Limits(options.max_transfer, self.deadline)
+        if self.target.tree:
+            return self.tree.read(survey.plan, self.index, epoch, crew, limits, results)
+        batch_job = up.Job(self.spec, store, epoch)
         sender = Sender(self.store, self.state, self.index, batch_job, self.source, crew, self.job, limits, results)
         try:
             return sender.run(survey.plan)
@@ -292,19 +286,17 @@ class _Run:
         """While the scan goes on, workers begin: importing what they need takes as long as looking at 50,000 paths."""
         self.job.say(Advanced(count))
         if self.crew is None and not self.options.dry_run and _is_large(counts):
-            from mirror.transfer.up import run_batch
+            from mirror.transfer import stage, up
 
-            self._crew().warm(run_batch)
+            self._crew().warm(stage.run_batch if self.target.tree else up.run_batch)
 
-    def _draft(self, base: log.Record | None, parent: log.Record | None, outcome: Outcome, started: datetime) -> dict[str, Any]:
-        from mirror.commit import problem_lines
+    def _draft(self, base: log.Record | None, members: dict[str, Any]) -> dict[str, Any]:
+        live = (base.live if base else log.Live()).plus((base.number if base else 0) + 1)
+        return log.draft(log.SNAPSHOT, self.target.uuid, base, live, **members)
 
-        number = (base.number if base else 0) + 1
-        return log.draft(
-            log.SNAPSHOT,
-            self.target.uuid,
-            base,
-            (base.live if base else log.Live()).plus(number),
+    def _members(self, parent: log.Record | None, outcome: Outcome, started: datetime) -> dict[str, Any]:
+        """What a snapshot's record says beside what every record does."""
+        return dict(
             source=self.identity,
             started=write_time(started),
             finished=write_time(datetime.now(UTC)),
@@ -313,11 +305,39 @@ class _Run:
             manifest=log.ref_json(outcome.root),
             changes=log.ref_json(outcome.changes) if outcome.changes else None,
             totals={"entries": outcome.root.entries, "bytes": outcome.root.plain, **_named(outcome.totals)},
-            complete=not self.report.incomplete and not self.report.failed,
-            problems=problem_lines(self.report.problems),
-            problem_count=self.report.problem_count,
+            **self._told(),
             parents=[parent.number] if parent else [],
         )
+
+    def _told(self) -> dict[str, Any]:
+        from mirror.commit import problem_lines
+
+        report = self.report
+        return {
+            "complete": not report.incomplete and not report.failed,
+            "problems": problem_lines(report.problems),
+            "problem_count": report.problem_count,
+        }
+
+    @property
+    def tree(self) -> TreeRun:
+        """What this run does to a tree; not loaded by a night without changes."""
+        from mirror.tree import TreeRun
+
+        self._tree = self._tree or TreeRun(
+            self.target,
+            self.spec,
+            self.site,
+            self.source,
+            self.reader,
+            self.dooms,
+            self.job,
+            self._problem,
+            self._crew,
+            self._told,
+            self.exit,
+        )
+        return self._tree
 
     def _finish(self, record: log.Record, root: Any, sent: Sent) -> None:
         self.state.remember("head", str(record.number))
@@ -329,6 +349,8 @@ class _Run:
 
     def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
         keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
+        if self.target.tree:
+            sweep_staged(self.target.tree)
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
         self._requests(Requests())
@@ -359,13 +381,6 @@ class _Run:
             text = f"the last snapshot came from {_place(before)}, this one comes from {_place(self.identity)}"
             self.job.say(Notice("source-moved", text))
 
-    def _count(self, survey: Survey, parent: log.Record | None) -> None:
-        counts, report = survey.counts, self.report
-        report.parent = parent.number if parent else 0
-        report.added, report.changed, report.described = counts.added, counts.changed, counts.described
-        report.deleted, report.same, report.protected = counts.deleted, counts.same, counts.protected
-        report.incomplete, report.rules = survey.incomplete, survey.rules
-
     def _show(self, survey: Survey) -> None:
         """A dry run: the plan's lines. What may have changed or moved is read, so they are what a run would find."""
         from mirror.differ import site_lines
@@ -379,18 +394,6 @@ class _Run:
         report.same = counts.changed + counts.described + counts.same - report.changed - report.described
         report.files_read, report.bytes_read = counts.fetch_files, counts.fetch_bytes
 
-    def _tally(self, outcome: Outcome, sent: Sent) -> None:
-        report, totals = self.report, outcome.totals
-        report.added, report.changed, report.deleted = totals[NEW], totals[CHANGED], totals[DELETED]
-        report.moved, report.described = totals[MOVED], totals[DESCRIBED]
-        report.same = outcome.root.entries - totals[NEW] - totals[CHANGED] - totals[MOVED] - totals[DESCRIBED]
-        report.entries, report.bytes = outcome.root.entries, outcome.root.plain
-        report.files_resumed = sent.resumed
-        report.bytes_read += sent.read
-        report.bytes_new += sent.new_bytes
-        report.bytes_stored += sent.stored
-        report.bytes_reused = max(report.bytes_read - report.bytes_new, 0)
-
     def _requests(self, of_workers: Requests) -> None:
         counts = self.store.counts + of_workers
         self.report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
@@ -401,21 +404,10 @@ class _Run:
         if free is None:
             return
         left, total = free
-        floor = self.options.min_free
-        if self.options.min_free_percent is not None:
-            floor = int(total * self.options.min_free_percent / 100)
-        if floor is None:
-            floor = min(int(total * _MIN_FREE_SHARE), _MIN_FREE_MOST)
-        if left < floor:
-            raise TemporaryError(
-                "not enough free space at",
-                where=self.store.url,
-                why=f"{left >> 20:,} MiB are free, --min-free asks for {floor >> 20:,}",
-                hint="free some, or lower --min-free",
-                kind="disk-full",
-            )
-        if left - survey.counts.fetch_bytes < floor:
-            text = f"{survey.counts.fetch_bytes >> 20:,} MiB are to be read and {left >> 20:,} MiB are free: it may not fit"
+        left += self.tree.staged() if self.target.tree else 0
+        floor = floor_of(total, self.options.min_free, self.options.min_free_percent)
+        text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=bool(self.target.tree))
+        if text:
             self.job.say(Notice("space", text))
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from blake3 import blake3
 from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
 from mirror.errors import DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
-from mirror.keys import LOG_PREFIX, MIRROR_KEY, is_site_name
+from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name
 from mirror.state import State, open_state
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.errnos import error_for
@@ -43,18 +43,20 @@ class TargetSpec:
 
 @dataclass
 class Target:
-    """An open target. Close it (or use it as a context manager): that gives the lock and the state back."""
+    """An open target. Close it (or use it as a context manager): that gives the lock and the state back. spec: of the store itself;
+    tree: path of the live folder, empty for layout packed."""
 
     spec: TargetSpec
     store: CountingStore
     info: dict[str, Any]
     state: State
     new: bool = False  # not there before this run (and still not there in a dry run)
+    tree: str = ""
     _exit: ExitStack = field(default_factory=ExitStack)
 
     @property
     def url(self) -> str:
-        return self.store.url
+        return self.tree or self.store.url
 
     @property
     def uuid(self) -> str:
@@ -100,28 +102,50 @@ def open_target(
     lock: keep other runs of this host out (InTheWayError, or wait). TargetMissingError when there is none, UsageError when it
     may not be made or is another site's, DamageError when `mirror.json` is spoilt.
     """
-    inner = open_store(spec.store)
-    store = CountingStore(inner)
+    spec, tree = located(spec, making.layout if making else "")
+    store = CountingStore(open_store(spec.store))
+    url = tree or store.url
     info = read_info(store)
     site = making.site if making else ""
     new = info is None
     if info is None:
-        info = _make(spec, store, making, dry_run)
+        info = _make(spec, store, tree, making, dry_run)
+    elif (info["layout"] == TREE) != bool(tree):
+        raise UsageError(
+            "cannot use the target",
+            where=url,
+            why="it is the store of a tree" if info["layout"] == TREE else f"its store says layout {info['layout']!r}",
+            hint=f"name the tree itself: {os.path.dirname(url)}" if info["layout"] == TREE else "is it a copy of another target?",
+        )
     elif site and site != info["site"]:
         raise UsageError(
             "cannot use the target",
-            where=store.url,
+            where=url,
             why=f"it holds the site {info['site']!r}, not {site!r}",
             hint="give each site a target of its own, or leave out --site",
         )
     with ExitStack() as stack:
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
-            _lock(stack, spec, folder, store.url, wait)
+            _lock(stack, folder, url, wait)
         state = stack.enter_context(_Closing(open_state(folder if folder and (not dry_run or _is_there(folder)) else None)))
         if spec.cache and not dry_run:
-            _remember_url(spec.cache, store.url, str(info["uuid"]))
-        return Target(spec, store, info, state.state, new, stack.pop_all())
+            _remember_url(spec.cache, url, str(info["uuid"]))
+        return Target(spec, store, info, state.state, new, tree, stack.pop_all())
+
+
+def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:
+    """(how to reach the store, the live folder) of the target that a URL names; no live folder where that is the store itself.
+    layout: of a target that is to be made if there is none."""
+    if not is_folder_url(spec.store.url):
+        return spec, ""
+    folder = folder_of(spec.store.url)
+    inside = folder / STORE
+    # Looked for first: the site of a tree may well have a mirror.json of its own, a packed target has no `.mirror/`.
+    is_tree = any(os.path.lexists(inside / name) for name in (MIRROR_KEY, LOG_PREFIX))
+    if not is_tree and (layout != TREE or os.path.lexists(folder / MIRROR_KEY)):
+        return spec, ""
+    return replace(spec, store=replace(spec.store, url=str(inside))), str(folder)
 
 
 def _is_there(folder: Path) -> bool:
@@ -188,8 +212,8 @@ def new_info(layout: str, site: str) -> dict[str, Any]:
     }
 
 
-def _make(spec: TargetSpec, store: MaintainedStore, making: Making | None, dry_run: bool) -> dict[str, Any]:
-    url = store.url
+def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | None, dry_run: bool) -> dict[str, Any]:
+    url = tree or store.url
     known = _known_uuid(spec.cache, url)
     if known and not (making and making.new_target):
         raise TargetMissingError(
@@ -198,27 +222,15 @@ def _make(spec: TargetSpec, store: MaintainedStore, making: Making | None, dry_r
             why="this host has mirrored into it, and its mirror.json is gone",
             hint="is it mounted? to begin a new one there say --new-target",
         )
-    if making is None or not making.layout:
-        if making is None:
-            raise TargetMissingError(
-                "cannot find a mirror at",
-                where=url,
-                why="there is no mirror.json",
-                hint="check the path, or make one with `mirror init`",
-            )
-        raise UsageError("cannot make the target", where=url, why="a new target needs a layout", hint="say --layout packed")
-    if making.layout != PACKED:
-        raise UsageError(
-            "cannot make the target", where=url, why=f"layout {making.layout!r} does not exist yet", hint="say --layout packed"
-        )
-    if making.site and not is_site_name(making.site):
-        raise UsageError(
-            "cannot make the target",
+    if making is None:
+        raise TargetMissingError(
+            "cannot find a mirror at",
             where=url,
-            why=f"{making.site!r} is no site name",
-            hint="lower-case letters, digits, dots and hyphens",
+            why="there is no mirror.json",
+            hint="check the path, or make one with `mirror init`",
         )
-    others = _other_things(store)
+    _check_making(making, url, tree)
+    others = _other_things(store, tree)
     if any(key.startswith(LOG_PREFIX) for key in others):
         raise DamageError(
             "cannot use the target",
@@ -227,15 +239,15 @@ def _make(spec: TargetSpec, store: MaintainedStore, making: Making | None, dry_r
             hint="bring mirror.json back from a copy of this target",
         )
     if others and not making.adopt:
-        raise UsageError(
-            "cannot make the target",
-            where=url,
-            why=f"it holds other things ({', '.join(others[:3])})",
-            hint="name an empty place, or say --adopt to put the mirror beside them",
-        )
+        hint = "name an empty place, or say --adopt to put the mirror beside them"
+        if tree:
+            hint = "name an empty folder, or say --adopt: then equal files stay, others in the site's way are kept aside"
+        raise UsageError("cannot make the target", where=url, why=f"it holds other things ({', '.join(others[:3])})", hint=hint)
     info = new_info(making.layout, making.site or "site")
     if dry_run:
         return info
+    if tree:
+        _make_folder(tree)
     store.create(MIRROR_KEY, sealed_json(info))
     if store.create(MIRROR_KEY, b"{}"):
         raise UsageError(
@@ -250,8 +262,48 @@ def _make(spec: TargetSpec, store: MaintainedStore, making: Making | None, dry_r
     return made
 
 
-def _other_things(store: MaintainedStore) -> list[str]:
+def _check_making(making: Making, url: str, tree: str) -> None:
+    """UsageError when a new target cannot be made as it is asked for."""
+    what, layouts = "cannot make the target", "say --layout tree (the site's files under their own names) or --layout packed"
+    if not making.layout:
+        raise UsageError(what, where=url, why="a new target needs a layout", hint=layouts)
+    if making.layout not in (PACKED, TREE):
+        raise UsageError(what, where=url, why=f"layout {making.layout!r} does not exist", hint=layouts)
+    if making.layout == TREE and not tree:
+        raise UsageError(what, where=url, why="layout 'tree' needs a local folder", hint="say --layout packed, or name a folder")
+    if making.site and not is_site_name(making.site):
+        why, hint = f"{making.site!r} is no site name", "lower-case letters, digits, dots and hyphens"
+        raise UsageError(what, where=url, why=why, hint=hint)
+
+
+def _make_folder(tree: str) -> None:
+    """The live folder, unless it is there. What is above it must be: else a disk is not mounted."""
+    try:
+        os.mkdir(tree)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        raise TargetMissingError(
+            "cannot make the target",
+            where=tree,
+            why=f"there is no folder {os.path.dirname(tree)} to make it in",
+            hint="is it mounted? else make that folder first",
+        ) from None
+    except OSError as error:
+        raise error_for(error, "cannot make the target", tree) from error
+
+
+def _other_things(store: MaintainedStore, tree: str) -> list[str]:
+    """What a place holds that is to become a target; folders of a store with a slash."""
     found = []
+    if tree:
+        try:
+            found = sorted(name for name in os.listdir(tree) if name not in (STORE, "lost+found"))
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            raise UsageError("cannot make the target", where=tree, why="it is not a folder") from error
+        return found + _other_things(store, "")
     if is_folder_url(store.url):
         folder = folder_of(store.url)
         try:
@@ -301,7 +353,7 @@ def _remember_url(cache: Path, url: str, uuid: str) -> None:
 # -- one run at a time on this host -----------------------------------------------------------------------------------
 
 
-def _lock(stack: ExitStack, spec: TargetSpec, folder: Path | None, url: str, wait: bool) -> None:
+def _lock(stack: ExitStack, folder: Path | None, url: str, wait: bool) -> None:
     """flock the target's folder itself when it is local, else (or also) a file in the cache: gone with the process, so never
     stale."""
     if is_folder_url(url):

@@ -16,15 +16,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mirror import log
 from mirror.chain import Chain, Snapshot
 from mirror.differ import mismatches
+from mirror.drift import LiveCheck, busy_paths, path_digest
 from mirror.envelope import CHANGES, NAMES
 from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMissingError, UsageError
-from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
+from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, RunStarted
 from mirror.findings import Damage, Tracer, Trees
 from mirror.keys import LOG_PREFIX, MIRROR_KEY, PACK, ObjectName, record_number, show
 from mirror.lookup import ChunkIndex
@@ -39,8 +40,9 @@ from mirror.snapshot import ManifestReader
 from mirror.state import State
 from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore, Counts
-from mirror.survey import check_ends
-from mirror.target import Target, TargetSpec, open_target
+from mirror.survey import beside_store, check_ends
+from mirror.tally import VerifyReport
+from mirror.target import Target, TargetSpec, located, open_target
 from mirror.workers import Crew
 
 _TOGETHER = 100  # suspicions that one look at the head confirms
@@ -61,41 +63,6 @@ class VerifyOptions:
     at: str = "latest"
     workers: int = 2
     max_duration: float | None = None
-
-
-@dataclass
-class VerifyReport(ProblemReport):
-    """What was looked at and what is wrong. finished: not stopped by --max-duration. packs: that the index lists; checked: read
-    now; resumed: found right by a run that was stopped; unlisted: there, but in no fragment. compared: paths of `against`;
-    described: that differ from it in times, mode or owner alone. problems: the first 10,000 of problem_count."""
-
-    target: str = ""
-    site: str = ""
-    quick: bool = False
-    part: str = ""
-    against: str = ""
-    finished: bool = True
-    records: int = 0
-    snapshots: int = 0
-    objects: int = 0
-    fragments: int = 0
-    packs: int = 0
-    packs_checked: int = 0
-    packs_resumed: int = 0
-    packs_unlisted: int = 0
-    bytes_read: int = 0
-    compared: int = 0
-    described: int = 0
-    files_damaged: int = 0
-    seconds: float = 0.0
-    requests: dict[str, int] = field(default_factory=dict)
-    problem_count: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0 where all is right; 4 for damage and differences; 10 when --max-duration ended a run that had found nothing yet."""
-        return super().exit_code or (0 if self.finished else 10)
 
 
 def verify(target: TargetSpec, options: VerifyOptions | None = None, job: Job | None = None) -> VerifyReport:
@@ -128,7 +95,9 @@ class _Verify:
     def __init__(
         self, stack: ExitStack, spec: TargetSpec, options: VerifyOptions, job: Job, report: VerifyReport, deadline: float | None
     ) -> None:
-        self.spec, self.options, self.job, self.report, self.deadline = spec, options, job, report, deadline
+        self.options, self.job, self.report, self.deadline = options, job, report, deadline
+        self.given = spec
+        self.spec, self.tree = located(spec)
         self.suspects: list[tuple[str, str]] = []
         self.told: set[str] = set()  # objects
         self.head: log.Record | None = None
@@ -165,7 +134,7 @@ class _Verify:
     def _open(self, stack: ExitStack) -> tuple[CountingStore, str, str]:
         """(store, uuid, site). A spoilt mirror.json, or a missing one beside a log, is a finding like any other."""
         try:
-            target: Target = stack.enter_context(open_target(self.spec, dry_run=True))
+            target: Target = stack.enter_context(open_target(self.given, dry_run=True))
             return target.store, target.uuid, target.site
         except (DamageError, TargetMissingError) as error:
             store = CountingStore(open_store(self.spec.store))
@@ -242,7 +211,9 @@ class _Verify:
     def _trees(self) -> None:
         total = sum(snapshot.manifest.entries for snapshot in self.snapshots.values())
         self.job.say(PhaseBegan("read", total))
-        trees = Trees(self.reader, self.damage, self._suspect, lambda count: self.job.say(Advanced(count)))
+        self.live = self._live() if self.tree and self.snapshots else None
+        elsewhere = self.live.has_key if self.live else _nowhere
+        trees = Trees(self.reader, self.damage, self._suspect, lambda count: self.job.say(Advanced(count)), elsewhere)
         for number, snapshot in self.snapshots.items():
             trees.check(snapshot.manifest)
             if snapshot.changes is not None:
@@ -259,6 +230,23 @@ class _Verify:
             number = int(prune.body["prune"])
         self.report.objects = trees.objects
         self._flush()
+
+    # -- the live tree -------------------------------------------------------------------------------------------
+
+    def _live(self) -> LiveCheck:
+        """Hold the live tree against the newest snapshot."""
+        number, newest = max(self.snapshots.items())
+        busy = busy_paths(self.store, self.head, self.reader, self.db)
+        check = LiveCheck(self.tree, self.reader, self.db, number, self._reads, busy, self._report, self.job)
+        check.run(newest.manifest)
+        self.report.live_files = check.files
+        return check
+
+    def _reads(self, path: bytes) -> bool:
+        """Whether the content of a live file is read by this run."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.report.finished = False
+        return self.report.finished and not self.options.quick and in_part(path_digest(path), self.options.part)
 
     def _suspect(self, key: str, why: str) -> None:
         self.suspects.append((key, why))
@@ -361,7 +349,7 @@ class _Verify:
         self.damage.settle()
         if not self.damage.any:
             return
-        tracer = Tracer(self.reader, self.damage)
+        tracer = Tracer(self.reader, self.damage, self.live.has_key if self.live else _nowhere)
         for number, snapshot in self.snapshots.items():
             tracer.trace(number, snapshot.manifest)
         for key, why in self.damage.objects():
@@ -371,6 +359,7 @@ class _Verify:
             self._problem(show(path), why)
 
     def _against(self, source: SiteSpec) -> None:
+        source = beside_store(source, bool(self.tree))
         site = open_site(source)
         self.report.against = site.url
         record = pick(self.store, self.head, self.options.at)
@@ -385,3 +374,8 @@ class _Verify:
                 self.report.described += 1
             elif how:
                 self._problem(show(path), how, kind="differs")
+
+
+def _nowhere(content: bytes) -> bool:
+    """A target without a live tree."""
+    return False

@@ -18,12 +18,12 @@ from xxhash import xxh3_128_hexdigest
 
 from mirror import log
 from mirror.contents import ALGORITHMS, cat, diff, diff_site, ls, snapshots, source_text, sums
-from mirror.differ import differences
 from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, TargetMissingError, UsageError
 from mirror.events import Event, Job, Problem, ProblemFound
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, cut_entries
 from mirror.pick import Reading
+from mirror.sides import differences
 from mirror.site import SiteSpec
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store.memory import MemoryStore

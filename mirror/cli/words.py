@@ -100,9 +100,11 @@ MAX_DELETE: Final = Flag(
     "256 paths, or above 50%", "N|P%",
 )  # fmt: skip
 MAKING: Final = (
-    Flag("layout", "how a new target is laid out: packed; a target that is there knows", "packed"),
+    Flag(
+        "layout", "how a new target is laid out: packed, or tree (a folder to serve); a target that is there knows", "packed|tree"
+    ),
     Flag("site", "the name of the site that a target holds: lower-case letters, digits, dots, hyphens", "NAME"),
-    Flag("adopt", "make the target in a place that holds other things; they stay"),
+    Flag("adopt", "make the target in a place that holds other things; they stay (in a tree's way: kept aside)"),
     Flag("new-target", "make a target where this host knew one that is gone (is the disk mounted?)"),
 )
 RULES: Final = (

@@ -18,10 +18,12 @@ from typing import NamedTuple
 import msgspec
 import xxhash
 
-from mirror.chunking import ChunkId
+from mirror.chunking import ChunkId, identify
+from mirror.errors import NotFound
 from mirror.lookup import Location, open_places, places
 from mirror.manifest import split_ids
 from mirror.pack import Slot
+from mirror.site.files import FolderSite
 from mirror.site.writing import Description, Draft, FolderWriter, write_at
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
@@ -45,7 +47,8 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A file of a batch, or a part of one. ids: of its chunks, joined. what: metadata to set.
 
     draft: name of a temporary file made by the coordinator, of which this is the part that begins at offset `at`; b"" for a
-    whole file. compare: a file of that size is there and stays when its fingerprint is the same (--checksum)."""
+    whole file. compare: a file of that size is there and stays when its fingerprint is the same (--checksum). live: paths of a
+    live tree that may have the content, where packs have it not; class_: how its chunks are cut."""
 
     path: bytes
     size: int
@@ -55,6 +58,8 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     draft: bytes = b""
     at: int = 0
     compare: bool = False
+    live: tuple[bytes, ...] = ()
+    class_: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -67,11 +72,13 @@ def encode_batch(files: list[Wanted]) -> bytes:
 
 
 class Job(NamedTuple):
-    """What every batch of a run shares; picklable. index_path: the file that `lookup.open_places` opens."""
+    """What every batch of a run shares; picklable. index_path: the file that `lookup.open_places` opens; tree: the live folder of
+    the target, if it has one."""
 
     root: str
     store: StoreSpec
     index_path: str
+    tree: str = ""
 
 
 class Written(NamedTuple):
@@ -245,7 +252,7 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     batch = _Batch(writer)
     growing: list[_Growing] = []
     try:
-        growing = _start(batch, _decoder.decode(files), _index(job.index_path))
+        growing = _start(batch, _decoder.decode(files), _index(job.index_path), job.tree)
         _fill(store, batch, growing)
         batch.settle()
     except BaseException:
@@ -262,8 +269,9 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     return Outcome(batch.plain, batch.results, batch.written, store.counts - before)
 
 
-def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection) -> list[_Growing]:
+def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection, tree: str) -> list[_Growing]:
     growing = []
+    live = FolderSite(tree) if tree else None
     lists = [split_ids(wanted.ids) for wanted in files]
     found = places(index, chain.from_iterable(lists))
     for wanted, ids in zip(files, lists, strict=True):
@@ -273,6 +281,8 @@ def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection) -> lis
             continue
         pieces, end = _pieces(ids, found, wanted.at)
         one = _Growing(wanted, pieces, len(pieces))
+        if len(pieces) < len(ids) and live is not None and _from_live(batch, live, one):
+            continue
         if len(pieces) < len(ids):
             batch.fail(one, "damaged", "the index lists no place for a part of it")
         elif end > wanted.size or (end < wanted.size and not wanted.draft):
@@ -297,6 +307,69 @@ def _pieces(ids: list[ChunkId], found: dict[ChunkId, Location], at: int) -> tupl
         pieces.append(Piece(id_, place, at))
         at += place.length
     return pieces, at
+
+
+def _from_live(batch: _Batch, live: FolderSite, one: _Growing) -> bool:
+    """Take a file's content from a live tree; False when none of the paths has it. What is wrong with writing it is its result."""
+    wanted = one.wanted
+    for path in wanted.live:
+        try:
+            content = live.open(path)
+        except (NotFound, OSError):
+            continue
+        with content.stream:
+            if content.size != wanted.size:
+                continue
+            taking = _Taking(batch, one)
+            try:
+                _, _, joined = identify(content.stream.read, content.size, wanted.class_, taking.take)
+            except OSError:
+                joined = b""
+        if taking.failed is not None:
+            batch.fail(one, *why_not(taking.failed))
+            return True
+        if joined == wanted.ids:
+            try:
+                batch.finish(one)
+            except OSError as error:
+                batch.fail(one, *why_not(error))
+            return True
+        taking.drop()
+    return False
+
+
+@dataclass
+class _Taking:
+    """A file on its way from a live tree, not proved before all of it is there. failed: why it could not be written."""
+
+    batch: _Batch
+    one: _Growing
+    at: int = 0
+    failed: OSError | None = None
+
+    def take(self, id_: ChunkId, data: bytes | memoryview) -> None:
+        one = self.one
+        if self.failed is not None:
+            return
+        try:
+            if one.wanted.size <= SMALL:
+                one.small[self.at] = bytes(data)
+            else:
+                if one.draft is None:
+                    one.draft = self.batch.writer.draft(one.wanted.path, one.wanted.size)
+                if data[: len(_HOLE)] != _HOLE or any(data):
+                    write_at(one.draft.fd, data, self.at)
+                self.batch.written += len(data)
+        except OSError as error:
+            self.failed = error
+        self.at += len(data)
+
+    def drop(self) -> None:
+        self.one.small.clear()
+        if self.one.draft is not None:
+            os.close(self.one.draft.fd)
+            self.batch.writer.drop(self.one.wanted.path, self.one.draft.name)
+            self.one.draft = None
 
 
 def _is_there(writer: FolderWriter, wanted: Wanted) -> bool:

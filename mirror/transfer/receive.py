@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from mirror.chunking import ChunkId
@@ -50,7 +51,8 @@ class _Parts:
 class Receiver:
     """One transfer. ids: the chunk ids of an entry; places: where chunks are; look_again: whether the index is fresher now.
 
-    failed: paths that could not be written. unset: sentences about metadata, by path."""
+    live: paths of a live tree that may have what packs have not. failed: paths that could not be written. unset: sentences about
+    metadata, by path."""
 
     job_spec: down.Job
     crew: Crew
@@ -61,6 +63,7 @@ class Receiver:
     job: Job
     on_problem: Callable[[Problem], None]
     on_unset: Callable[[bytes, str], None]
+    live: Callable[[File], tuple[bytes, ...]] | None = None
     requests: Counts = field(default_factory=Counts)
     bytes_written: int = 0
     files_written: int = 0
@@ -77,7 +80,7 @@ class Receiver:
         try:
             self._round(tasks)
             again, self._second = self._second, []
-            if again and self.look_again():
+            while again and self.look_again():
                 self._round(again)
                 again, self._second = self._second, []
             for task in again:
@@ -113,7 +116,8 @@ class Receiver:
         held: dict[bytes, Task] = {}
         size = number = 0
         for task in tasks:
-            for wanted, length in self._huge(task) if _is_huge(task.entry) else self._whole(task):
+            in_parts = _is_huge(task.entry) and not self._is_only_live(task.entry)
+            for wanted, length in self._huge(task) if in_parts else self._whole(task):
                 if batch and (size + length > BATCH_BYTES or len(batch) >= BATCH_FILES):
                     yield self._planned(number, batch, size, held)
                     batch, size, number, held = [], 0, number + 1, {}
@@ -132,7 +136,20 @@ class Receiver:
     def _whole(self, task: Task) -> Iterator[tuple[down.Wanted, int]]:
         entry = task.entry
         ids = entry.chunks if entry.more is None else b"".join(self.ids(entry))
-        yield down.Wanted(entry.path, entry.size, entry.fingerprint, task.what, ids, compare=task.compare), entry.size
+        live = self.live(entry) if self.live else ()
+        wanted = down.Wanted(
+            entry.path, entry.size, entry.fingerprint, task.what, ids, compare=task.compare, live=live, class_=entry.class_
+        )
+        yield wanted, entry.size
+
+    def _is_only_live(self, entry: File) -> bool:
+        """Whether a file is in no packs, or was looked for there in vain: then it is copied as a whole."""
+        if self.live is None:
+            return False
+        if entry.path in self._whys:
+            return True
+        some = list(islice(self.ids(entry), _ASK_IDS))
+        return len(self.places(some)) < len(set(some))
 
     def _huge(self, task: Task) -> Iterator[tuple[down.Wanted, int]]:
         entry = task.entry

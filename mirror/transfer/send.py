@@ -10,8 +10,9 @@ All shared state is touched by the calling thread only.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import msgspec
 
@@ -66,6 +67,27 @@ class Sent:
     written: list[str] = field(default_factory=list)
 
 
+class BatchJob(Protocol):
+    """What every batch of a transfer shares; picklable."""
+
+    @property
+    def epoch(self) -> int:
+        """Of the run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What is done with the files of a batch: `function` (ask, tell, job, files) and what it wants to know of each file. kept:
+    which results of an interrupted run still hold (None: those whose chunks the target has). settle: makes durable what finished
+    batches wrote beside the store."""
+
+    function: Callable[..., up.Outcome] = up.run_batch
+    wanted: Callable[[Fetch], Any] = lambda item: up.Wanted(item.entry.path, item.entry.class_)
+    kept: Callable[[up.Fetched], bool] | None = None
+    settle: Callable[[], None] = lambda: None
+
+
 @dataclass
 class Sender:
     """One transfer. `results` gets a record for every Fetch of the plan, by path."""
@@ -73,13 +95,14 @@ class Sender:
     store: WritableStore
     state: State
     index: ChunkIndex
-    batch_job: up.Job
+    batch_job: BatchJob
     source: str
     crew: Crew
     job: Job
     limits: Limits
     results: Sorter
     resume: bool = True
+    way: Way = Way()
     sent: Sent = field(default_factory=Sent)
     _packs: list[StoredPack] = field(default_factory=list)
     _pack_bytes: int = 0
@@ -94,7 +117,7 @@ class Sender:
         try:
             tasks = ((self.batch_job, files) for files in self._batches(self._unresumed(items)))
             outcomes = self.crew.run(
-                up.run_batch,
+                self.way.function,
                 tasks,
                 on_ask=lambda number, ids: self.index.claim(ids, number),
                 on_tell=self._stored,
@@ -129,21 +152,21 @@ class Sender:
 
     def _settle(self, held: list[tuple[Fetch, up.Fetched | None]]) -> Iterator[Fetch]:
         ids = {f.chunks[at : at + 32] for _, f in held if f for at in range(0, len(f.chunks), 32)}
-        known = self.index.reuse(list(ids))
+        known = self.index.reuse(list(ids)) if self.way.kept is None else set()
         for item, found in held:
-            if found and all(found.chunks[at : at + 32] in known for at in range(0, len(found.chunks), 32)):
+            if found and (self.way.kept(found) if self.way.kept else _all_in(found.chunks, known)):
                 self.results.add(found.path, _encoder.encode(found))
                 self.sent.resumed += 1
                 self.job.say(Advanced(1, found.size))
             else:
                 yield item
 
-    def _batches(self, fetches: Iterable[Fetch]) -> Iterator[list[up.Wanted]]:
-        files: list[up.Wanted] = []
+    def _batches(self, fetches: Iterable[Fetch]) -> Iterator[list[Any]]:
+        files: list[Any] = []
         size = 0
         number = 0
         for item in fetches:
-            files.append(up.Wanted(item.entry.path, item.entry.class_))
+            files.append(self.way.wanted(item))
             size += item.entry.size
             if batches(size, len(files)):
                 yield self._planned(number, files, size)
@@ -151,7 +174,7 @@ class Sender:
         if files:
             yield self._planned(number, files, size)
 
-    def _planned(self, number: int, files: list[up.Wanted], size: int) -> list[up.Wanted]:
+    def _planned(self, number: int, files: list[Any], size: int) -> list[Any]:
         self._sizes[number] = (len(files), size)
         self.job.say(BatchPlanned(number, len(files), size))
         self._within_limits()
@@ -190,6 +213,8 @@ class Sender:
         sent.read += outcome.read
         sent.new_chunks += outcome.new_chunks
         sent.new_bytes += outcome.new_bytes
+        sent.stored += outcome.staged
+        self._pack_bytes += outcome.staged
         sent.requests += outcome.counts
         files, size = self._sizes.pop(number)
         self.job.say(BatchStored(number, self._durable.pop(number, 0)))
@@ -214,12 +239,18 @@ class Sender:
             self.sent.written.append(name.key())
             # Not into this host's index: claims cover this run, and a later one that has something to look up fetches the fragment.
         self._packs, self._pack_bytes, self._pack_chunks = [], 0, 0
-        if remember and self._finished:
+        if remember and self.resume and self._finished:
+            self.way.settle()
             done = ((decode_fetched(data), data) for data in self._finished)
             rows = (
                 (f.path, f.size, f.mtime or 0, *f.validator, data) for f, data in done if not f.problem and f.validator != (0, 0)
             )
             with self.state.together():
                 self.state.keep_found(self.source, rows)
+        if remember:
             self._finished = []
         self._checkpoint = time.monotonic()
+
+
+def _all_in(joined: bytes, known: set[bytes]) -> bool:
+    return all(joined[at : at + 32] in known for at in range(0, len(joined), 32))

@@ -11,6 +11,7 @@ fingerprint and chunks are of the same bytes) and reported. One that vanished or
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,7 +24,7 @@ from mirror.errors import NotFound
 from mirror.index import StoredPack
 from mirror.keys import PACK, ObjectName
 from mirror.pack import PackBuilder
-from mirror.site import Site, SiteSpec
+from mirror.site import Content, Site, SiteSpec
 from mirror.site.open import open_site
 from mirror.snapshot import create_named
 from mirror.store import StoreSpec
@@ -78,13 +79,15 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Outcome(NamedTuple):
-    """What a batch did: (path, encoded Fetched) a file, bytes read, chunks and plain bytes that were new, requests by kind."""
+    """What a batch did: (path, encoded Fetched) a file, bytes read, chunks and plain bytes that were new, requests by kind.
+    staged: bytes written as drafts of a tree (stage.py)."""
 
     files: list[tuple[bytes, bytes]]
     read: int
     new_chunks: int
     new_bytes: int
     counts: Counts
+    staged: int = 0
 
 
 @lru_cache(maxsize=2)
@@ -182,28 +185,37 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
     before = store.counts
     with ThreadPoolExecutor(1) as pool:
         filler = _Filler(ask, tell, job, store, pool)
-        results = [_fetch(site, wanted, filler) for wanted in files]
+        results = [fetch(site, wanted.path, wanted.class_, lambda content: filler.add) for wanted in files]
         filler.finish()
-    encoded = [(result.path, _encoder.encode(result)) for result in results]
-    return Outcome(encoded, sum(result.read for result in results), filler.new_chunks, filler.new_bytes, store.counts - before)
+    return Outcome(encoded(results), sum(r.read for r in results), filler.new_chunks, filler.new_bytes, store.counts - before)
 
 
-def _fetch(site: Site, wanted: Wanted, filler: _Filler) -> Fetched:
+def encoded(results: list[Fetched]) -> list[tuple[bytes, bytes]]:
+    """Results as an outcome carries them."""
+    return [(result.path, _encoder.encode(result)) for result in results]
+
+
+Take = Callable[[ChunkId, bytes | memoryview], None]
+
+
+def fetch(site: Site, path: bytes, class_: int, begin: Callable[[Content], Take]) -> Fetched:
+    """Read one file of a site; what became of it. begin(content) is called before it is read, and again before it is read once
+    more; it gives what takes each chunk. OSErrors count as the file's own: `begin` and what it gives must raise others."""
     read = 0
     for attempt in (1, 2):
         try:
-            content = site.open(wanted.path)
+            content = site.open(path)
         except NotFound:
-            return Fetched(wanted.path, problem="vanished", why="it was gone when it was to be read", read=read)
+            return Fetched(path, problem="vanished", why="it was gone when it was to be read", read=read)
         except OSError as error:
-            return Fetched(wanted.path, problem="unreadable", why=error.strerror or str(error), read=read)
+            return Fetched(path, problem="unreadable", why=error.strerror or str(error), read=read)
         with content.stream:
             began = time.time_ns()
             try:
-                size, fingerprint, chunks = identify(content.stream.read, content.size, wanted.class_, filler.add)
-                changed = site.recheck(wanted.path, content)
+                size, fingerprint, chunks = identify(content.stream.read, content.size, class_, begin(content))
+                changed = site.recheck(path, content)
             except OSError as error:
-                return Fetched(wanted.path, problem="unreadable", why=error.strerror or str(error), read=read)
+                return Fetched(path, problem="unreadable", why=error.strerror or str(error), read=read)
         read += size
         if not changed and size != content.size:
             changed = f"it had {content.size} bytes and gave {size}"
@@ -212,6 +224,4 @@ def _fetch(site: Site, wanted: Wanted, filler: _Filler) -> Fetched:
     newest = max(content.mtime or 0, content.validator[1])
     proven = not changed and began - newest > UNPROVEN_NS
     validator = content.validator if proven else _UNPROVEN
-    return Fetched(
-        wanted.path, size, content.mtime, validator, fingerprint, wanted.class_, chunks, read, "changed" if changed else "", changed
-    )
+    return Fetched(path, size, content.mtime, validator, fingerprint, class_, chunks, read, "changed" if changed else "", changed)

@@ -196,6 +196,7 @@ def written() -> dict[str, bytes]:
         "raw pack": bytes(raw.finish().data),
         "mirror.json": sealed_json(INFO),
         "record": sealed_json(RECORD),
+        **{f"{name} of a tree": sealed_json(body) for name, body in OF_TREES.items()},
     }
 
 
@@ -224,6 +225,17 @@ RECORD: dict[str, Any] = {
     "parents": [41],
     "live": [[1, 3], [40, 42]],
     "signatures": [],
+}
+
+
+OWNER = "89abcdef01234567" * 2
+BARE = {name: RECORD[name] for name in ("format", "number", "uuid", "target", "previous", "features", "time", "prune")}
+LIVE = {"live": RECORD["live"], "signatures": []}
+OF_TREES: dict[str, dict[str, Any]] = {
+    "snapshot": RECORD | {"deletes": log.ref_json(REF), "owner": OWNER},
+    "publishing": RECORD | {"kind": "publishing", "expected": log.ref_json(REF), "owner": OWNER},
+    "takeover": {**BARE, "kind": "takeover", "of": 41, "owner": OWNER, **LIVE},
+    "done": {**BARE, "kind": "done", "snapshot": 41, "owner": OWNER, **LIVE},
 }
 
 
@@ -381,6 +393,32 @@ def test_a_record_that_needs_a_newer_reader_is_refused(change: dict[str, Any]) -
     with pytest.raises(UsageError, match="newer mirror") as caught:
         log.read_record(stored(RECORD | change), 42)
     assert caught.value.kind == "newer-format"
+
+
+@pytest.mark.parametrize("name", sorted(OF_TREES))
+def test_a_record_of_a_tree_is_read(name: str) -> None:
+    store = MemoryStore()
+    store.create(record_key(42), golden(f"{name} of a tree"))
+    record = log.read_record(store, 42)
+    assert record.kind == name
+    assert record.body.pop("blake3")
+    assert record.body == OF_TREES[name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "publishing", "manifest": None},
+        {"kind": "publishing", "expected": {"blake3": "00"}},
+        {"deletes": "all"},
+        {"kind": "takeover"},
+        {"kind": "takeover", "of": 42},
+        {"kind": "takeover", "of": True},
+    ],
+)
+def test_a_record_of_a_tree_that_cannot_be_is_damage(change: dict[str, Any]) -> None:
+    with pytest.raises(DamageError):
+        log.read_record(stored(RECORD | change), 42)
 
 
 def test_features_that_are_not_for_readers_do_not_stop_them() -> None:

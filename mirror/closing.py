@@ -1,0 +1,268 @@
+"""Step four of a publish, and the records around it: the snapshot that names what was really written, the deletions, and the record
+that they are done. And how the next writing run finishes what one that died left open (unfinished.py finds it).
+
+    if found := unfinished(store, head):
+        Closing(...).finish(found, head)
+
+A run that takes over appends a record of its own before it touches the live tree. It is alone: on a folder it has the lock.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from mirror import log
+from mirror.displace import Instead, fetch_spool, is_unpacked, merged, pack_live
+from mirror.envelope import SEGMENT, write_time
+from mirror.errors import InTheWayError
+from mirror.events import Notice, PhaseBegan, SnapshotCommitted
+from mirror.keys import parent_of
+from mirror.manifest import File, Ref, cut_entries, decode_segment
+from mirror.obtain import Obtain
+from mirror.plan import Fetch
+from mirror.publish import LiveChanges
+from mirror.scan import UNPROVEN, memory_of
+from mirror.site import Site
+from mirror.site.live import Unexpected
+from mirror.snapshot import ManifestWriter
+from mirror.spool import Sorter
+from mirror.steps import Steps, Works, bare_steps
+from mirror.steps import changes as differing
+from mirror.transfer.send import decode_fetched
+
+_OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
+
+
+def members_of(publishing: log.Record) -> dict[str, Any]:
+    """What a publishing says that its snapshot says as well."""
+    names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents")
+    return {name: publishing.body[name] for name in names if name in publishing.body}
+
+
+@dataclass
+class Closing:
+    """Ends publishes. source: what the local state files the site under; site: the source, if this run has it; owner: this run.
+    told: members of a snapshot that tell of problems, of a publish of this run's own."""
+
+    works: Works
+    source: str
+    site: Site | None
+    owner: str
+    told: Callable[[], dict[str, Any]] = dict
+    newest: log.Record | None = None  # that this run appended
+
+    # -- a publish of one's own ----------------------------------------------------------------------------------
+
+    def carry_out(self, publishing: log.Record, head: log.Record, steps: Steps, *, recover: bool = False) -> log.Record:
+        """Change the tree, append the snapshot, delete, append that it is done; the snapshot. head: the newest record."""
+        works = self.works
+        expected = log.ref_of(publishing.body["expected"]) if publishing.body.get("expected") else None
+        obtain = Obtain(works, self.site, lambda: ((step.before, step.after) for step in steps.all))
+        changes = LiveChanges(works, publishing.number, obtain, recover)
+        try:
+            changes.run(steps, publishing.manifest)
+            snapshot = self._close(publishing, head, steps, changes, expected)
+            works.live.staging.sweep()
+            if snapshot.body["deletes"]:
+                self._delete(snapshot, snapshot, steps, changes)
+            return snapshot
+        finally:
+            if changes.unset:
+                works.job.say(Notice("metadata", f"metadata of {changes.unset:,} entries of the live tree could not be set"))
+            changes.close()
+
+    def _close(
+        self, publishing: log.Record, head: log.Record, steps: Steps, changes: LiveChanges, expected: Ref | None
+    ) -> log.Record:
+        root, members = publishing.manifest, members_of(publishing)
+        if not changes.recover:
+            members |= self.told()
+        if changes.failures:
+            root = self._really(root, expected, changes)
+            members |= {"changes": None, "complete": False}
+            members["totals"] = members["totals"] | {"entries": root.entries, "bytes": root.plain}
+            if changes.recover:
+                members["problem_count"] = members.get("problem_count", 0) + changes.failures
+        due = bool(len(steps.gone)) and not changes.failures and expected is not None
+        members |= {
+            "manifest": log.ref_json(root),
+            "deletes": log.ref_json(expected) if due and expected is not None else None,
+            "owner": self.owner,
+            "finished": write_time(datetime.now(UTC)),
+        }
+        snapshot = self._append(head, lambda base: log.draft(
+            log.SNAPSHOT, self.works.target.uuid, base, base.live.plus(base.number + 1), **members))  # fmt: skip
+        self.works.job.say(SnapshotCommitted(snapshot.number))
+        return snapshot
+
+    def _append(self, base: log.Record, body: Callable[[log.Record], dict[str, Any]]) -> log.Record:
+        """Append a record of a publish that is this run's own. What others append meanwhile (a tag forgotten) is no obstacle."""
+        store = self.works.target.store
+        while True:
+            result = log.append(store, body(base))
+            if isinstance(result, log.Record):
+                self.newest = result
+                return result
+            head = log.read_head(store, result.winner.number)
+            assert head is not None
+            for record in log.records_back(store, head, base.number + 1):
+                if record.kind in _OURS:
+                    raise InTheWayError(
+                        "cannot go on publishing into",
+                        where=self.works.live.root,
+                        why=f"another run has taken over, with record {record.number}",
+                        hint="does this filesystem know locks? let only one host publish",
+                    )
+            base = head
+
+    def _really(self, manifest: Ref, expected: Ref | None, changes: LiveChanges) -> Ref:
+        """The manifest of what is really there now: the one that was wanted, but for what failed; nothing is gone but what made
+        room."""
+        works = self.works
+        target, reader = works.target, works.reader
+        known = {r.digest: r.epoch for root in (manifest, expected) if root for r, _ in reader.nodes(root, SEGMENT)}
+        writer = ManifestWriter(target.store, works.epoch, dict(known), target.state)
+        with Sorter() as stays:
+            for step in self._kept(changes, expected, manifest):
+                stays.add(step.path, _encode(step))
+            instead = (_decode(data) for _, data in stays)
+            refs = []
+            for piece in cut_entries(merged(reader.entries(manifest), instead)):
+                ref = writer.put(SEGMENT, piece)
+                refs.append(ref)
+                if ref.digest not in known:  # the next sync reads these files again: what failed must not look unchanged
+                    entries = decode_segment(piece.payload, ref.name.key())
+                    target.state.keep_scanned(self.source, ref.digest, memory_of(entries, (UNPROVEN for _ in entries)))
+            return writer.tree(refs, root_is_node=True)
+
+    def _kept(self, changes: LiveChanges, expected: Ref | None, manifest: Ref) -> Iterator[Instead]:
+        """Where the manifest is to say what was there before: paths that failed, and those that were not deleted."""
+        failed, removed = iter(changes.failed), iter(changes.removed)
+        fails, goes = next(failed, None), next(removed, None)
+        for before, after in differing(self.works.reader, expected, manifest):
+            entry = after if after is not None else before
+            assert entry is not None
+            path = entry.path
+            while fails is not None and fails < path:
+                fails = next(failed, None)
+            while goes is not None and goes < path:
+                goes = next(removed, None)
+            if path == fails or (after is None and path != goes):
+                yield Instead(path, before)
+
+    # -- deletions -----------------------------------------------------------------------------------------------
+
+    def _delete(self, snapshot: log.Record, head: log.Record, steps: Steps, changes: LiveChanges) -> None:
+        """Do the deletions of a snapshot, and append that they are done."""
+        works = self.works
+        works.job.say(PhaseBegan("write", len(steps.gone)))
+        keep = self._pack_last_copies(steps, changes)
+        for step in reversed(steps.gone):
+            if step.path in keep:
+                continue
+            try:
+                if changes.recover:
+                    changes.leftover(step)
+                changes.remove(step)
+            except Unexpected as error:
+                changes.unexpected(step.path, error)
+            except OSError as error:
+                changes.unexpected(step.path, Unexpected(error.strerror or str(error)))
+        self._remove_hollow(steps, snapshot.manifest)
+        changes.describe_folders(steps.gone, snapshot.manifest)
+        works.live.settle()
+        self._append(head, lambda base: log.draft(
+            log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner))  # fmt: skip
+
+    def _remove_hollow(self, steps: Steps, manifest: Ref) -> None:
+        """Sources without folders (S3) do not say when one is empty."""
+        works = self.works
+        if next(works.reader.at(manifest, [b""]), None) is not None:
+            return
+        for step in reversed(steps.gone):
+            above = parent_of(step.path)
+            while above:
+                try:
+                    works.live.writer.remove(above)
+                except OSError:
+                    break
+                above = parent_of(above)
+
+    def _pack_last_copies(self, steps: Steps, changes: LiveChanges) -> set[bytes]:
+        """Moved content was not packed, since it is elsewhere in the tree. Where it is no more, it is packed now. Gives the paths
+        that must stay, since what stands there is not what has to be kept."""
+        works, db, key = self.works, self.works.target.state.db, self.works.reader.content_key
+        works.index.refresh(log.Dooms(works.target.store, works.target.state))
+        db.execute("DROP TABLE IF EXISTS temp.moved")
+        db.execute("CREATE TEMP TABLE moved (content BLOB, path BLOB, PRIMARY KEY (content, path)) WITHOUT ROWID")
+        for step in steps.gone:
+            if isinstance(step.before, File) and step.before.size and is_unpacked(works, step.before):
+                db.execute("INSERT INTO moved VALUES (?, ?)", (key(step.before), step.path))
+        if db.execute("SELECT EXISTS (SELECT 1 FROM moved)").fetchone()[0]:
+            for step in steps.all:
+                after = step.after
+                if isinstance(after, File) and after.size:
+                    content = key(after)
+                    wanted = db.execute("SELECT 1 FROM moved WHERE content = ? LIMIT 1", (content,)).fetchone()
+                    if wanted and self._is_as_written(after, changes):
+                        db.execute("DELETE FROM moved WHERE content = ?", (content,))
+        last = {path for (path,) in db.execute("SELECT path FROM moved")}  # few: somebody was at the copies
+        db.execute("DROP TABLE temp.moved")
+        return self._pack({step.path: step.before for step in steps.gone if step.path in last and isinstance(step.before, File)})
+
+    def _is_as_written(self, entry: File, changes: LiveChanges) -> bool:
+        there = self.works.live.stat(entry.path)
+        if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != entry.size:
+            return False
+        if entry.mtime is not None and there.st_mtime_ns != entry.mtime:
+            return False
+        return not changes.recover or changes.is_there(entry.path, entry)
+
+    def _pack(self, before: dict[bytes, File]) -> set[bytes]:
+        keep: set[bytes] = set()
+        if not before:
+            return keep
+        with fetch_spool() as files, Sorter() as results:
+            for path in sorted(before):
+                files.append(Fetch(msgspec.structs.replace(before[path], fingerprint=b"", chunks=b"", more=None), (0, 0)))
+            pack_live(self.works, files, sum(entry.size for entry in before.values()), results)
+            for path, data in results:
+                found = decode_fetched(data)
+                if not found.has_content or found.fingerprint != before[path].fingerprint:
+                    keep.add(path)
+        return keep
+
+    # -- after a run that died -----------------------------------------------------------------------------------
+
+    def finish(self, found: log.Record, head: log.Record) -> bool:
+        """Finish what a run that died left open, as a record of one's own; False when another run appended one first."""
+        works = self.works
+        body = log.draft(log.TAKEOVER, works.target.uuid, head, head.live, of=found.number, owner=self.owner)
+        claim = log.append(works.target.store, body)
+        if not isinstance(claim, log.Record):
+            return False
+        if found.kind == log.PUBLISHING:
+            old = log.ref_of(found.body["expected"]) if found.body.get("expected") else None
+            with bare_steps(works.reader, old, found.manifest) as steps:
+                self.carry_out(found, claim, steps, recover=True)
+            what = f"the publishing of record {found.number}"
+        else:
+            with bare_steps(works.reader, log.ref_of(found.body["deletes"]), found.manifest) as steps:
+                changes = LiveChanges(works, found.number, lambda entry: False, recover=True)
+                try:
+                    self._delete(found, claim, steps, changes)
+                finally:
+                    changes.close()
+            works.live.staging.sweep()
+            what = f"the deletions of snapshot {found.number}"
+        works.job.say(Notice("finished", f"a run before this one did not end: {what} is finished now"))
+        return True
+
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Instead).decode

@@ -1,0 +1,289 @@
+"""Step one of a publish: what is about to be overwritten or deleted in a live tree goes into packs, if it is not there already.
+
+*History by displacement*: a file of the newest snapshot is stored once, as the live file. Only when it has to go its chunks are
+packed, unless an undoomed pack has them all, or a deleted file's content comes back under another path of the same plan (equal
+chunk lists decide; not if the deletion makes room, for then it happens before the other path is sure to be there).
+
+Each planned path is looked at first. What stands there and is not what the last snapshot says was changed behind our back: it is
+packed as well, copied aside, told (`drift`), and it is what the publishing expects there from then on. A thing that no snapshot
+has (a tree that was adopted) is treated alike, but if it is just what is to come there it stays.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from mirror.chunking import chunk_class
+from mirror.compare import same_content, same_list
+from mirror.envelope import SEGMENT
+from mirror.events import PhaseBegan, Problem
+from mirror.keys import show
+from mirror.manifest import Entry, File, Folder, Ref, Symlink, cut_entries
+from mirror.plan import Fetch
+from mirror.site import SiteSpec
+from mirror.site.live import is_ours
+from mirror.snapshot import ManifestReader, ManifestWriter
+from mirror.spool import Sorter, Spool
+from mirror.steps import Rooms, Step, Steps, Works, changes, displaces, step_spool, with_room
+from mirror.store.wrap import Counts
+from mirror.transfer import up
+from mirror.transfer.send import Limits, Sender, Sent, decode_fetched
+from mirror.workers import Crew
+
+_LARGE = 48 << 20  # bytes from which worker processes pay
+
+
+class Instead(NamedTuple):
+    """A path where something else stands than the last snapshot says; entry: what, None for nothing."""
+
+    path: bytes
+    entry: Entry | None
+
+
+class Prepared(NamedTuple):
+    """What can be published now. expected: the manifest of what stands in the live tree, None for an empty one. written: keys."""
+
+    steps: Steps
+    expected: Ref | None
+    sent: Sent
+
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Instead).decode
+
+
+def pack_live(works: Works, files: Spool[Fetch], size: int, results: Sorter) -> Sent:
+    """Read these live files and store what no pack has; a result for each, by path."""
+    target, index = works.target, works.index
+    index.drop_claims()
+    job = up.Job(SiteSpec(works.live.root), target.spec.store, works.epoch)
+    crew = works.crew() if size >= _LARGE else Crew(0)
+    sender = Sender(target.store, target.state, index, job, "", crew, works.job, Limits(None, None), results, resume=False)
+    try:
+        return sender.run(files)
+    finally:
+        up.release()
+
+
+def fetch_spool() -> Spool[Fetch]:
+    """A spool for files to be read."""
+    return Spool(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Fetch).decode)
+
+
+@dataclass
+class Displacement:
+    """One run of step one. number: of the publishing that follows."""
+
+    works: Works
+    number: int
+    drifted: int = 0
+    _exceptions: Spool[Instead] = field(default_factory=lambda: Spool(_encode, _decode))
+    _reads: Spool[Fetch] = field(default_factory=fetch_spool)
+    _bytes: int = 0
+    _empty: bool = False
+
+    def prepare(self, old: Ref | None, new: Ref) -> Prepared:
+        """Look, pack, keep aside. Close the steps."""
+        works = self.works
+        self._empty = works.live.is_empty()
+        rooms = Rooms()
+        db = works.target.state.db
+        db.execute("DROP TABLE IF EXISTS temp.coming")
+        db.execute("CREATE TEMP TABLE coming (content BLOB PRIMARY KEY) WITHOUT ROWID")
+        with step_spool() as raw, step_spool() as looked, self._exceptions, self._reads, Sorter() as results:
+            for before, after in changes(works.reader, old, new):
+                rooms.add(before, after)
+                raw.append(Step(before, after))
+                if old is not None and isinstance(after, File) and after.size and not _same(before, after, works.reader):
+                    db.execute("INSERT OR IGNORE INTO coming VALUES (?)", (works.reader.content_key(after),))
+            for step in raw:
+                comes = step.before is None and rooms.is_cleared(step.path)
+                looked.append(step if comes and not is_ours(step.path) else self._look(with_room(step, rooms)))
+            if len(self._reads):
+                works.job.say(PhaseBegan("transfer", len(self._reads), self._bytes))
+            sent = pack_live(works, self._reads, self._bytes, results) if len(self._reads) else Sent(requests=Counts())
+            done = (decode_fetched(data) for _, data in results)
+            steps = Steps.of(self._judged(looked, done))
+            try:
+                expected = self._expected(old, new, sent)
+            except BaseException:
+                steps.close()
+                raise
+        db.execute("DROP TABLE temp.coming")
+        return Prepared(steps, expected, sent)
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def _look(self, step: Step) -> Step:
+        path, before = step.path, step.before
+        if is_ours(path):
+            return msgspec.structs.replace(step, fault="that is where the store of the tree is")
+        if isinstance(before, Folder) or (before is None and (isinstance(step.after, Folder) or self._empty)):
+            return step
+        try:
+            there = self.works.live.stat(path)
+        except OSError as error:
+            return msgspec.structs.replace(step, fault=error.strerror or str(error))
+        if there is None:
+            return self._gone(step) if before is not None else step
+        # A file of several names changes its ctime when another of them does.
+        seen = (there.st_ino, there.st_ctime_ns) if there.st_nlink == 1 else (0, 0)
+        if stat.S_ISLNK(there.st_mode):
+            return self._link(step, there.st_mtime_ns, seen)
+        if not stat.S_ISREG(there.st_mode):
+            kind = "a folder" if stat.S_ISDIR(there.st_mode) else "something that is no file"
+            return msgspec.structs.replace(step, fault=f"{kind} of that name is there")
+        as_known = isinstance(before, File) and there.st_size == before.size and before.mtime in (None, there.st_mtime_ns)
+        if not as_known or self._must_be_packed(step):
+            self._read(step, there.st_size, there.st_mtime_ns, there.st_mode)
+        return msgspec.structs.replace(step, seen=seen)
+
+    def _must_be_packed(self, step: Step) -> bool:
+        works, before = self.works, step.before
+        if not isinstance(before, File) or not displaces(before, step.after, works.reader):
+            return False
+        if step.after is None and not step.room:
+            query = "SELECT 1 FROM coming WHERE content = ?"
+            if works.target.state.db.execute(query, (works.reader.content_key(before),)).fetchone():
+                return False  # its content stays in the live tree, elsewhere
+        return is_unpacked(works, before)
+
+    def _read(self, step: Step, size: int, mtime: int, mode: int) -> None:
+        known = step.before if isinstance(step.before, File) else step.after
+        class_ = known.class_ if isinstance(known, File) else chunk_class(size, None)
+        entry = File(step.path, size, b"", class_, b"", None, mtime, stat.S_IMODE(mode))
+        self._reads.append(Fetch(entry, (0, 0)))
+        self._bytes += size
+
+    def _link(self, step: Step, mtime: int, seen: tuple[int, int]) -> Step:
+        target = self.works.live.target(step.path)
+        if isinstance(step.before, Symlink) and step.before.target == target:
+            return msgspec.structs.replace(step, seen=seen)
+        found = Symlink(step.path, target, mtime)
+        if not (isinstance(step.after, Symlink) and step.after.target == target):
+            self._keep_aside(step, "a link stands there that no snapshot has" if step.before is None else "it is another link now")
+        return self._instead(step, found, seen)
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def _judged(self, looked: Spool[Step], results: Iterator[up.Fetched]) -> Iterator[Step]:
+        reads = iter(self._reads)
+        wanted = next(reads, None)
+        for step in looked:
+            if wanted is not None and wanted.entry.path == step.path:
+                step = self._judge(step, wanted.entry, next(results))
+                wanted = next(reads, None)
+            if step.before is not None or step.after is not None:
+                yield step
+
+    def _judge(self, step: Step, asked: File, found: up.Fetched) -> Step:
+        before, after = step.before, step.after
+        if found.problem == "vanished":
+            return self._gone(step) if before is not None else step
+        if not found.has_content:
+            return msgspec.structs.replace(step, fault=f"what stands there could not be read and kept: {found.why}")
+        entry = msgspec.structs.replace(asked, size=found.size, fingerprint=found.fingerprint, mtime=found.mtime)
+        steady = not found.problem and (found.size, found.mtime) == (asked.size, asked.mtime)
+        seen = step.seen if steady else (0, 0)
+        if isinstance(before, File) and _has(before, found):
+            if found.mtime == before.mtime or before.mtime is None:
+                return msgspec.structs.replace(step, seen=seen)
+            return self._instead(step, msgspec.structs.replace(before, mtime=found.mtime), seen)
+        if isinstance(after, File) and _has(after, found):
+            entry = msgspec.structs.replace(after, mtime=found.mtime, mode=asked.mode, link=b"")
+            return self._instead(step, entry, seen)
+        self._keep_aside(
+            step, "it was changed behind our back" if before is not None else "a file stands there that no snapshot has"
+        )
+        return self._instead(step, self._stored(entry, found), seen)
+
+    def _stored(self, entry: File, found: up.Fetched) -> File:
+        chunks, more = self._writer().content(found.chunks)
+        return msgspec.structs.replace(entry, chunks=chunks, more=more)
+
+    def _gone(self, step: Step) -> Step:
+        self._tell(
+            step.path, "it was deleted from the live tree behind our back", "the copy in older snapshots may be lost with it"
+        )
+        self._exception(step.path, None)
+        return msgspec.structs.replace(step, before=None)
+
+    def _instead(self, step: Step, entry: Entry, seen: tuple[int, int]) -> Step:
+        self._exception(step.path, entry)
+        return msgspec.structs.replace(step, before=entry, seen=seen)
+
+    def _exception(self, path: bytes, entry: Entry | None) -> None:
+        self._exceptions.append(Instead(path, entry))
+
+    def _keep_aside(self, step: Step, why: str) -> None:
+        where = self.works.live.keep_aside(step.path, self.number)
+        self._tell(step.path, why, f"a copy is kept in {where}")
+
+    def _tell(self, path: bytes, why: str, hint: str) -> None:
+        self.drifted += 1
+        self.works.on_problem(Problem(show(path), "drift", why, hint))
+
+    # -- what is expected ----------------------------------------------------------------------------------------
+
+    def _writer(self) -> ManifestWriter:
+        target = self.works.target
+        return ManifestWriter(target.store, self.works.epoch, {}, target.state)
+
+    def _expected(self, old: Ref | None, new: Ref, sent: Sent) -> Ref | None:
+        """The manifest of what stands in the tree: the last one, but for the exceptions."""
+        if not len(self._exceptions):
+            return old
+        works = self.works
+        known = {ref.digest: ref.epoch for root in (old, new) if root for ref, _ in works.reader.nodes(root, SEGMENT)}
+        writer = ManifestWriter(works.target.store, works.epoch, known, works.target.state)
+        with Sorter() as exceptions:
+            for path, entry in self._exceptions:
+                exceptions.add(path, msgspec.msgpack.encode(Instead(path, entry)))
+            entries = merged(works.reader.entries(old) if old else iter(()), (_decode(data) for _, data in exceptions))
+            root = writer.tree((writer.put(SEGMENT, piece) for piece in cut_entries(entries)), root_is_node=True)
+        sent.written += writer.written
+        return root
+
+
+def merged(entries: Iterator[Entry], exceptions: Iterator[Instead]) -> Iterator[Entry]:
+    """Entries with some of them replaced, added or left out; both in order of path."""
+    instead = next(exceptions, None)
+    for entry in entries:
+        while instead is not None and instead.path < entry.path:
+            if instead.entry is not None:
+                yield instead.entry
+            instead = next(exceptions, None)
+        if instead is not None and instead.path == entry.path:
+            if instead.entry is not None:
+                yield instead.entry
+            instead = next(exceptions, None)
+            continue
+        yield entry
+    while instead is not None:
+        if instead.entry is not None:
+            yield instead.entry
+        instead = next(exceptions, None)
+
+
+def is_unpacked(works: Works, entry: File) -> bool:
+    """Whether a chunk of it is in no undoomed pack."""
+    held: list[bytes] = []
+    for id_ in works.reader.chunk_ids(entry):
+        held.append(id_)
+        if len(held) >= 500:
+            if works.index.missing(held):
+                return True
+            held.clear()
+    return bool(held) and bool(works.index.missing(held))
+
+
+def _has(entry: File, found: up.Fetched) -> bool:
+    return entry.size == found.size and entry.fingerprint == found.fingerprint and same_list(entry, found.chunks)
+
+
+def _same(before: Entry | None, after: Entry, reader: ManifestReader) -> bool:
+    return before is not None and same_content(before, after, reader)

@@ -1,0 +1,222 @@
+"""What has to be changed in a live tree, path by path: the difference of what stands there and what is to stand there.
+
+Owns the order of a publish (DESIGN section 7): folders, then assets, other files, pages and indexes last; and which deletions make
+room (a file where a folder must be, or the reverse), for these cannot wait until the snapshot exists. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mirror.compare import same_content
+from mirror.events import Job, Problem
+from mirror.manifest import Entry, File, Folder, Ref, Symlink
+from mirror.owners import Owners
+from mirror.sides import differences
+from mirror.site import FILE, SYMLINK
+from mirror.site.live import Expected, LiveTree
+from mirror.snapshot import ManifestReader
+from mirror.spool import Spool
+from mirror.target import Target
+
+if TYPE_CHECKING:
+    from mirror.lookup import ChunkIndex
+    from mirror.workers import Crew
+
+ASSETS, OTHERS, PAGES = range(3)
+# Pages name assets, so assets come first and what names them last; a service worker decides what a browser keeps of both.
+_PAGES = frozenset(b"html htm xhtml xht xml json txt rss atom webmanifest php".split())
+_ASSETS = frozenset(
+    b"css js mjs map wasm png jpg jpeg gif webp avif svg ico bmp woff woff2 ttf otf eot mp3 mp4 m4a ogg webm wav pdf".split()
+)
+_WORKERS = (b"sw.js", b"service-worker.js")
+
+
+class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One path. before: what is expected there, None for nothing; after: what is to be there. seen: its inode and ctime, if this
+    run looked at it. room: a deletion that something else needs the place of. fault: why nothing may be done there."""
+
+    before: Entry | None
+    after: Entry | None
+    seen: tuple[int, int] = (0, 0)
+    room: bool = False
+    fault: str = ""
+
+    @property
+    def path(self) -> bytes:
+        entry = self.after if self.after is not None else self.before
+        assert entry is not None
+        return entry.path
+
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Step).decode
+
+
+def step_spool() -> Spool[Step]:
+    """A spool for steps."""
+    return Spool(_encode, _decode)
+
+
+@dataclass
+class Works:
+    """What the parts of one publish share. epoch: of the run; crew: gives the worker processes."""
+
+    target: Target
+    reader: ManifestReader
+    index: ChunkIndex
+    live: LiveTree
+    owners: Owners
+    job: Job
+    on_problem: Callable[[Problem], None]
+    epoch: int
+    crew: Callable[[], Crew]
+
+
+def order_of(path: bytes) -> int:
+    """When a file is published: ASSETS, OTHERS or PAGES.
+
+    >>> order_of(b"a/style.css"), order_of(b"data.bin"), order_of(b"a/index.HTML"), order_of(b"sw.js")
+    (0, 1, 2, 2)
+    """
+    name = os.path.basename(path).lower()
+    ending = name.rpartition(b".")[2] if b"." in name else b""
+    if ending in _PAGES or name in _WORKERS:
+        return PAGES
+    return ASSETS if ending in _ASSETS else OTHERS
+
+
+def expected_of(step: Step) -> Expected | None:
+    """What has to stand at the path of a step before it is changed."""
+    before = step.before
+    if isinstance(before, Symlink):
+        return Expected(SYMLINK, target=before.target, seen=step.seen)
+    if isinstance(before, File):
+        return Expected(FILE, before.size, before.mtime, seen=step.seen)
+    return None
+
+
+def changes(reader: ManifestReader, old: Ref | None, new: Ref) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """(before, after) of each path that differs, in order; all of `new` when there is no `old`."""
+    if old is None:
+        return ((None, entry) for entry in reader.entries(new))
+    return differences(reader, old, new)
+
+
+def displaces(before: Entry | None, after: Entry | None, reader: ManifestReader) -> bool:
+    """Whether content goes when `after` takes the place of `before`."""
+    return isinstance(before, File) and before.size > 0 and (after is None or not same_content(before, after, reader))
+
+
+class Rooms:
+    """Which paths must go before others can come: add all differences in order, then ask. In memory: paths that changed their
+    kind, and those that begin like the path just added."""
+
+    def __init__(self) -> None:
+        self._files: set[bytes] = set()  # that give way to a folder
+        self._folders: set[bytes] = set()  # that give way to a file or link
+        self._near: list[tuple[bytes, bool]] = []  # paths of files that the folder of the same name may still follow
+
+    def add(self, before: Entry | None, after: Entry | None) -> None:
+        """Take in the difference at one path."""
+        entry = after if after is not None else before
+        assert entry is not None
+        path = entry.path
+        while self._near and path > self._near[-1][0] + b"/":
+            self._near.pop()
+        if not isinstance(entry, Folder):
+            if (before is None) != (after is None):
+                self._near.append((path, after is not None))
+            return
+        for name, comes in reversed(self._near):
+            if name + b"/" == path and comes and after is None:
+                self._folders.add(path)
+            elif name + b"/" == path and not comes and before is None:
+                self._files.add(name)
+
+    def makes_room(self, path: bytes) -> bool:
+        """Whether what is deleted at this path makes room for something that comes."""
+        if path in self._files:
+            return True
+        if not self._folders:
+            return False
+        end = path.find(b"/") + 1
+        while end:
+            if path[:end] in self._folders:
+                return True
+            end = path.find(b"/", end) + 1
+        return False
+
+    def is_cleared(self, path: bytes) -> bool:
+        """Whether the folder that stands where a file or link is to come goes before it."""
+        return path + b"/" in self._folders
+
+
+class Steps:
+    """The steps of a publish, sorted by what they do; each kind in order of path. Close it."""
+
+    def __init__(self) -> None:
+        self.rooms = step_spool()  # deletions that make room
+        self.folders = step_spool()  # new ones
+        self.files: tuple[Spool[Step], ...] = (step_spool(), step_spool(), step_spool())  # files and links by `order_of`
+        self.hard_links = step_spool()
+        self.gone = step_spool()  # deletions for later
+        self.all = step_spool()
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> Steps:
+        """Sort them."""
+        found = cls()
+        try:
+            for step in steps:
+                found.add(step)
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def add(self, step: Step) -> None:
+        """Take one step, in order of path."""
+        self.all.append(step)
+        after = step.after
+        if after is None:
+            (self.rooms if step.room else self.gone).append(step)
+        elif isinstance(after, Folder):
+            if not isinstance(step.before, Folder):
+                self.folders.append(step)
+        elif isinstance(after, File) and after.link:
+            self.hard_links.append(step)
+        else:
+            self.files[order_of(after.path)].append(step)
+
+    def close(self) -> None:
+        """Give the disk back."""
+        for spool in (self.rooms, self.folders, *self.files, self.hard_links, self.gone, self.all):
+            spool.close()
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def bare_steps(reader: ManifestReader, old: Ref | None, new: Ref) -> Steps:
+    """The steps from one manifest to another, as they follow from the two alone."""
+    rooms = Rooms()
+    with step_spool() as raw:
+        for before, after in changes(reader, old, new):
+            rooms.add(before, after)
+            raw.append(Step(before, after))
+        return Steps.of(with_room(step, rooms) for step in raw)
+
+
+def with_room(step: Step, rooms: Rooms) -> Step:
+    """The step, marked when it is a deletion that makes room."""
+    if step.after is None and rooms.makes_room(step.path):
+        return msgspec.structs.replace(step, room=True)
+    return step

@@ -1,0 +1,147 @@
+"""Syncs into a tree that are killed (SIGKILL) before one of their changes of the file system, all the way through: while staging,
+before and after the records, between two live files, during deletions, twice in a row. The next sync completes, people see the
+site, and every older snapshot comes back byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mirrors import BEGINNING, noise, settle, tree, write
+from trees import Night, all_restore, clean, live, publish
+
+from mirror.store import StoreSpec
+from mirror.target import TargetSpec
+
+POINTS = 36
+RUNNER = Path(__file__).with_name("killed.py")
+
+
+def sync_killed(site: Path, target: TargetSpec, last: int) -> int:
+    """A sync that dies before its `last` change (0: lives); how many changes it made, 0 when it died."""
+    out = Path(target.store.url).parent / "count"
+    out.unlink(missing_ok=True)
+    words = ["sync", site, target.store.url, "--layout", "tree", "--workers", "0", "--min-free", "0", "-q", "--max-delete", "100%",
+             "--cache-dir", target.cache]  # fmt: skip
+    command = [sys.executable, str(RUNNER), str(last), str(out), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if not last:
+        assert done.returncode == 0, done.stderr
+        return int(out.read_text())
+    assert done.returncode in (-signal.SIGKILL, 0), (done.returncode, done.stderr)
+    return 0 if done.returncode else int(out.read_text())
+
+
+@dataclass
+class Scene:
+    """A tree of two nights, and a site that has changed in every way since. Copied for each death."""
+
+    folder: Path
+    nights: dict[int, Night]
+    changes: int
+
+    @property
+    def site(self) -> Path:
+        return self.folder / "site"
+
+    def copy(self, to: Path) -> TargetSpec:
+        """The tree (and the memory of this host) as it was, in another folder."""
+        subprocess.run(["cp", "-a", self.folder / "live", self.folder / "cache", to], check=True)
+        return TargetSpec(StoreSpec(str(to / "live")), to / "cache")
+
+
+def prepared(folder: Path) -> tuple[Path, TargetSpec, dict[int, Night]]:
+    site, target = folder / "site", TargetSpec(StoreSpec(str(folder / "live")), folder / "cache")
+    nights = {}
+    write(site / "index.html", b"<h1>one</h1>")
+    write(site / "style.css", b"a{}" * 500)
+    write(site / "big.bin", noise(1_500_000))
+    write(site / "moves.png", noise(5_000, 1))
+    write(site / "moves too.png", noise(5_000, 2))
+    write(site / "goes.txt", b"goes")
+    write(site / "becomes a folder", b"file " * 100)
+    write(site / "becomes a file" / "x" / "deep", b"deep " * 100)
+    write(site / "becomes a file" / "y", b"why " * 100)
+    for number in range(6):
+        write(site / "pages" / f"{number}.html", b"<p>%d</p>" % number * 50)
+    os.link(site / "style.css", site / "pages" / "linked.css")
+    (site / "link").symlink_to("index.html")
+    settle(site)
+    nights[clean(site, target).snapshot] = tree(site)
+    write(site / "index.html", b"<h1>two</h1>", BEGINNING + 1)
+    (site / "pages" / "5.html").unlink()
+    settle(site)
+    nights[clean(site, target).snapshot] = tree(site)
+    return site, target, nights
+
+
+def change(site: Path) -> None:
+    """Every kind of change at once."""
+    write(site / "index.html", b"<h1>333</h1>", BEGINNING + 1)  # as long and as old as before
+    write(site / "big.bin", noise(700_000) + b"inserted" + noise(1_500_000)[700_000:], BEGINNING + 3)
+    (site / "moves.png").rename(site / "pages" / "moved.png")
+    (site / "moves too.png").rename(site / "a moved.png")
+    write(site / "moves too.png", noise(5_000, 3), BEGINNING + 3)
+    (site / "goes.txt").unlink()
+    (site / "becomes a folder").unlink()
+    write(site / "becomes a folder" / "inside", b"file " * 100, BEGINNING)  # moved content that makes room
+    shutil.rmtree(site / "becomes a file")
+    write(site / "becomes a file", b"deep " * 100, BEGINNING)
+    write(site / "pages" / "linked.css", b"b{}" * 500, BEGINNING + 3)  # two names, one file
+    write(site / "pages" / "new.html", b"<p>new</p>", BEGINNING + 3)
+    (site / "pages" / "0.html").unlink()
+    os.chmod(site / "pages" / "1.html", 0o600)
+    (site / "link").unlink()
+    (site / "link").symlink_to("pages/new.html")
+    settle(site)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    folder = tmp_path_factory.mktemp("scene")
+    site, _, nights = prepared(folder)
+    change(site)
+    scene = Scene(folder, nights, 0)
+    trial = tmp_path_factory.mktemp("trial")
+    scene.changes = sync_killed(site, scene.copy(trial), 0)
+    assert scene.changes > POINTS
+    return scene
+
+
+def recovers(scene: Scene, target: TargetSpec, folder: Path) -> None:
+    """Old snapshots come back now; the next sync completes; then all of them come back."""
+    all_restore(target, scene.nights, folder)
+    report = publish(scene.site, target)
+    assert report.problems == [], report.problems
+    assert live(target) == tree(scene.site)
+    again = clean(scene.site, target)
+    assert again.snapshot == 0, "the second sync after it had something left to do"
+    newest = max(int(path.name[:12]) for path in (Path(target.store.url) / ".mirror" / "log").iterdir())
+    assert newest > max(scene.nights)
+    all_restore(target, scene.nights, folder)
+    staged = Path(target.store.url) / ".mirror" / "staged"
+    assert [path for path in staged.rglob("*") if path.is_file()] == []
+    assert not (Path(target.store.url) / ".mirror" / "aside").exists()
+
+
+@pytest.mark.parametrize("part", range(POINTS))
+def test_a_sync_that_dies_is_finished_by_the_next(scene: Scene, tmp_path: Path, part: int) -> None:
+    last = 1 + part * (scene.changes - 1) // (POINTS - 1)
+    target = scene.copy(tmp_path)
+    sync_killed(scene.site, target, last)
+    recovers(scene, target, tmp_path)
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_dies_twice_in_a_row(scene: Scene, tmp_path: Path, part: int) -> None:
+    target = scene.copy(tmp_path)
+    sync_killed(scene.site, target, scene.changes * (part + 8) // 17)
+    sync_killed(scene.site, target, 3 + 7 * part)
+    recovers(scene, target, tmp_path)
