@@ -15,7 +15,10 @@ TITLES = {
 }
 NOTES = {
     "folder": "Debian's `rust-doc`. `×` is the tool's median over ours: above 1 we are faster or smaller.",
-    "s3": "Debian's `rust-doc`, to a SeaweedFS server on the same machine, which takes its share of the same cores.",
+    "s3": (
+        "Debian's `rust-doc`, to a SeaweedFS server on the same machine, which takes its share of the same cores. rclone and s5cmd "
+        "ran in the first round only."
+    ),
     "nightly": (
         "Each night the site folder is replaced by the next release with `rsync -a --checksum --delete`; bytes are what the store "
         "grew by. The first night is the full copy and is not part of the goal."
