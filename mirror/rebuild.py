@@ -111,15 +111,18 @@ class FolderOut:
     def write(self, errand: Errand) -> Done:
         """See `mirror.restore.Out`."""
         os.makedirs(self.url, exist_ok=True)
-        with self._folders:
-            rebuild = Rebuild(self.url, self.intent, errand, self._folders, self._folder_above)
-            done = rebuild.run()
+        rebuild = Rebuild(self.url, self.intent, errand, self._folders, self._folder_above)
+        done = rebuild.run()
         return Done(done.files_written, done.files_kept, done.bytes_written, rebuild.deleted, done.requests)
 
     def lost(self) -> tuple[int, str]:
         """See `mirror.restore.Out`."""
         ignored = self._owners.ignored
         return ignored, f"owners were not restored for {ignored:,} entries: only root may give files away"
+
+    def close(self) -> None:
+        """See `mirror.restore.Out`."""
+        self._folders.close()
 
     def _folder_above(self, path: bytes) -> Entry:
         """How a folder is to be that must be made though it is none of those that are restored."""

@@ -145,6 +145,10 @@ class SiteOut:
         """See `mirror.restore.Out`."""
         return self._not_kept.total, self._not_kept.sentence(self.site)
 
+    def close(self) -> None:
+        """See `mirror.restore.Out`."""
+        self.site.close()
+
     def _settle(self, survey: Survey) -> None:
         """Look a second time at what is there and may be what is wanted."""
         old, counts = survey.plan, survey.counts
@@ -253,14 +257,13 @@ class SiteOut:
                 errand.on_notice("nothing was deleted, since not everything could be read or written")
             else:
                 self._delete(survey, errand.job, problem)
-        self.site.close()
         return Done(delivery.files_written, self._kept, delivery.bytes_written, self._deleted)
 
     def _prepare(self, survey: Survey, problem: Callable[[Problem], None]) -> None:
         """What a dead run left goes; folders are made, where there are folders (one that holds nothing comes in no other way)."""
         for item in survey.plan:
             path = item.entry.path
-            if TEMPORARY.search(path) and not isinstance(item, Drop):
+            if TEMPORARY.search(path) and not isinstance(item, Drop) and FOLDERS in self.site.keeps:  # a bucket gets none from us
                 self._attempt(path, lambda path=path: self.site.remove(path), problem)  # type: ignore[misc]
             elif isinstance(wanted_of(item), Folder) and path:
                 self._attempt(path, lambda path=path: cast(TreeSite, self.site).make_folder(path), problem)  # type: ignore[misc]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
@@ -102,7 +103,8 @@ def restore(
         with Reading(target, job) as reading:
             run = _Run(reading, reading.pick(options.at), spec, options, job, began)
             job.say(RunStarted("restore", f"{reading.store.url} snapshot {run.record.number}", run.out.url, options.dry_run))
-            report = run.run()
+            with closing(run.out):
+                report = run.run()
     except KeyboardInterrupt:
         hint = "what is complete stays; run it again with --in-place to go on"
         raise InterruptedRunError("interrupted", hint=hint) from None
@@ -144,6 +146,10 @@ class Out(Protocol):
 
     def lost(self) -> tuple[int, str]:
         """Of how many entries something was not restored, and what: one sentence."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is open."""
         ...
 
 

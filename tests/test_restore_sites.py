@@ -277,6 +277,13 @@ def test_extra_files_go_only_with_delete_and_not_too_many(target: TargetSpec, si
     assert out.look() == contents(site)
 
 
+def test_leftovers_of_a_dead_run_go_where_we_make_such(target: TargetSpec, site: Path, out: Out) -> None:
+    left = "pages/.mirror-tmp-0123456789abcdef"
+    out.plant(left, b"half")
+    out.fill(target, in_place=True)
+    assert (left in out.look()) == out.spec.url.startswith("s3"), "no name in a bucket is ours to take"
+
+
 def test_rules_protect_what_they_leave_out(target: TargetSpec, site: Path, out: Out) -> None:
     out.plant("pages/mine.html", b"mine")
     out.plant("big.bin", b"mine, too")

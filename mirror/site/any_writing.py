@@ -16,11 +16,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mirror.errors import MirrorError, UsageError
 from mirror.keys import parent_of, path_fault
-from mirror.site import ANYTHING, FOLDERS, Lost, Seen, SiteSpec, There, Written
+from mirror.site import ANYTHING, FOLDERS, Lost, Seen, SiteSpec, There, TreeSite, Written
 from mirror.site.anyfs import AnySite, os_error, read_info
 from mirror.site.filters import Matcher
 from mirror.site.parts import checked
@@ -203,3 +203,7 @@ class WritableAny(AnySite):
 def _unconditional(expected: str | None) -> None:
     if expected != ANYTHING:
         raise ValueError("fsspec has no conditions: `keeps` says so")
+
+
+if TYPE_CHECKING:
+    _PROMISE: type[TreeSite] = WritableAny

@@ -30,7 +30,7 @@ from mirror.errors import MirrorError, NotFound
 from mirror.keys import path_fault, show
 from mirror.objectclient.answers import Verdict, client_verdict, error_for, verdict
 from mirror.objectclient.build import client_builder
-from mirror.site import ANYTHING, CONDITIONS, COPIES, TIMES, TYPES, Lost, SiteSpec, There, Unchanged, Written
+from mirror.site import ANYTHING, CONDITIONS, COPIES, TIMES, TYPES, CopyingSite, Lost, SiteSpec, There, Unchanged, Written
 from mirror.site.headers import OBSTORE, headers_of, parse_time
 from mirror.site.objects import ObjectSite
 from mirror.site.parts import COPY_MOST, Sent, checked, in_parts, part_bytes, parts_of
@@ -372,3 +372,7 @@ def _conditions(expected: str | None) -> dict[str, str]:
     if expected == ANYTHING:
         return {}
     return {"IfNoneMatch": "*"} if expected is None else {"IfMatch": f'"{expected}"'}
+
+
+if TYPE_CHECKING:
+    _PROMISE: type[CopyingSite] = WritableBucket

@@ -13,9 +13,10 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mirror.keys import parent_of, path_fault
-from mirror.site import ANYTHING, CONDITIONS, FOLDERS, LINKS, MODES, OWNERS, TIMES, Filter, Lost, Seen, There, Written
+from mirror.site import ANYTHING, CONDITIONS, FOLDERS, LINKS, MODES, OWNERS, TIMES, Filter, LinkingSite, Lost, Seen, There, Written
 from mirror.site.files import FolderSite
 from mirror.site.filters import Matcher
 from mirror.site.parts import checked
@@ -186,3 +187,7 @@ def _there(seen: os.stat_result | None) -> There | None:
 
 def _tag(seen: os.stat_result) -> str:
     return f"{seen.st_ino:x}-{seen.st_ctime_ns:x}-{seen.st_size:x}"
+
+
+if TYPE_CHECKING:
+    _PROMISE: type[LinkingSite] = WritableFolder
