@@ -26,6 +26,7 @@ from mirror.events import Job
 from mirror.intent import Errand, Intent
 from mirror.manifest import Entry, Folder, Symlink
 from mirror.pick import Reading
+from mirror.plan import DeletionLimit
 from mirror.refill import SiteOut
 from mirror.restore import RestoreOptions, RestoreReport, restore
 from mirror.site import Filter, SiteSpec
@@ -307,6 +308,21 @@ def test_overwrite(target: TargetSpec, site: Path, s3: S3, bucket: Out, overwrit
     assert (found["empty"] == b"older") == ("older" in kept)
     assert found.keys() == contents(site).keys()
     assert found["movie.bin"] == contents(site)["movie.bin"]
+
+
+def test_a_folder_where_a_file_must_be_is_that_files_problem(target: TargetSpec, site: Path) -> None:
+    """And a file where a folder must be: that of all that is to be in it."""
+    out = in_memory()
+    out.plant("index.html/below", b"mine")
+    out.plant("a", b"mine, too")
+    report = out.fill(target, in_place=True, delete=True, max_delete=DeletionLimit(percent=100))
+    assert {(problem.path, problem.kind) for problem in report.problems if problem.kind != "special"} >= {
+        ("index.html", "unwritable"),
+        ("a/b/c/d/deep", "unwritable"),
+    }
+    assert report.exit_code == 23
+    wanted = {name: data for name, data in contents(site).items() if name not in ("index.html", "a/b/c/d/deep")}
+    assert out.look() == wanted | {"index.html/below": b"mine", "a": b"mine, too"}, "nothing is deleted after a failure"
 
 
 # -- what cannot be -------------------------------------------------------------------------------------------------------
