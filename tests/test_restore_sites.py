@@ -427,20 +427,24 @@ def test_a_hostile_manifest_stays_in_its_place(tmp_path: Path, out: Out, s3: S3,
 
 def test_a_hostile_file_that_lies_about_itself(tmp_path: Path, out: Out) -> None:
     enemy = Enemy(tmp_path / "target")
-    enemy.chunks(b"evil", b"good")
+    (_, _, id_) = enemy.chunks(b"evil", b"good", bytes(1 << 20))
     enemy.site(
         [
             Folder(b""),
             file(b"good", b"good", headers=(("x-amz-acl", "public-read"),), media_type="a/b\r\nx: y"),
             file(b"huge", b"evil", size=1 << 60),
+            file(b"large", size=9 << 20, chunks=id_ * 9, fingerprint=bytes(16)),
+            file(b"large and long", size=9 << 20, chunks=id_ * 10),
+            file(b"large and short", size=9 << 20, chunks=id_ * 8),
             file(b"print", b"evil", fingerprint=bytes(16)),
             file(b"short", b"evil", size=3),
             Symlink(b"z", b"/etc/passwd"),
         ]
     )
+    large = {"large", "large and long", "large and short"}
     report = out.fill(TargetSpec(target_in(tmp_path).store))
-    assert {problem.path for problem in report.problems if problem.kind == "damaged"} >= {"print", "short"}
-    assert {problem.path for problem in report.problems} == {"huge", "print", "short", "z"}
+    assert {problem.path for problem in report.problems if problem.kind == "damaged"} >= large | {"print", "short"}
+    assert {problem.path for problem in report.problems} == large | {"huge", "print", "short", "z"}
     assert out.look() == {"good": b"good"}
 
 
