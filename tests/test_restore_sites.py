@@ -360,10 +360,14 @@ def test_a_name_that_no_key_can_have_is_that_files_problem(tmp_path: Path, bucke
 
 
 @pytest.mark.parametrize(("a", "b"), [("www", "www"), ("www", "www/sub"), ("www/sub", "www")])
-def test_out_and_target_lie_apart(target: TargetSpec, s3: S3, a: str, b: str) -> None:
+def test_out_and_target_lie_apart(tmp_path: Path, s3: S3, a: str, b: str) -> None:
+    write(tmp_path / "small" / "index.html", b"")
+    mirror(tmp_path / "small", TargetSpec(s3.spec(a)))
+    before = s3.objects()
     done = cli("restore", s3.url(a), s3.url(b), "--in-place", "--delete", "--endpoint-url", s3.endpoint_url)
     assert done.code == 2
     assert "lie apart" in done.error
+    assert s3.objects() == before
 
 
 def test_a_folder_through_fsspec_may_not_hold_the_target(target: TargetSpec, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class WritableAny(AnySite):
             data = b"".join(pieces)
             with self._acting(path):
                 self._ready(path, place)
-                self._name_at_last(place, lambda name: self._fs.pipe_file(name, data))
+                self._name_at_last(place, lambda name: self._fs.pipe_file(name, data), size)
             return Written()
         with tempfile.NamedTemporaryFile() as kept:
             for piece in pieces:
@@ -109,7 +109,7 @@ class WritableAny(AnySite):
             kept.flush()
             with self._acting(path):
                 self._ready(path, place)
-                self._name_at_last(place, lambda name: self._fs.put_file(kept.name, name))
+                self._name_at_last(place, lambda name: self._fs.put_file(kept.name, name), size)
         return Written()
 
     def _ready(self, path: bytes, place: str) -> None:
@@ -123,13 +123,15 @@ class WritableAny(AnySite):
         if self._fs.isdir(place):
             raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
 
-    def _name_at_last(self, place: str, write: Callable[[str], object]) -> None:
+    def _name_at_last(self, place: str, write: Callable[[str], object], size: int) -> None:
         if not self._renames:
             write(place)
+            self._check(place, size)
             return
         name = f"{posixpath.dirname(place)}/.mirror-tmp-{secrets.token_hex(8)}"
         try:
             write(name)
+            self._check(name, size)
             try:
                 self._fs.mv(name, place)
             except Exception:
@@ -142,6 +144,16 @@ class WritableAny(AnySite):
             with suppress(Exception):
                 self._fs.rm_file(name)
             raise
+
+    def _check(self, place: str, size: int) -> None:
+        """See that it is there: fsspec's base class takes what is written for a place that cannot be, and says nothing."""
+        self._fs.invalidate_cache(posixpath.dirname(place))
+        try:
+            there = read_info(self._fs.info(place)).size
+        except FileNotFoundError:
+            raise self._read_only() from None
+        if there != size:
+            raise OSError(errno.EIO, f"{there:,} bytes are there of the {size:,} that were written")
 
     def remove(self, path: bytes, expected: str | None = ANYTHING) -> Written | Lost:
         """See `WritableSite.remove`."""

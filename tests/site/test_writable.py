@@ -660,9 +660,13 @@ def test_a_place_that_can_only_be_read_says_so(tmp_path: Path) -> None:
     from fsspec.spec import AbstractFileSystem
 
     class ReadOnly(AbstractFileSystem):  # type: ignore[misc]
+        """As fsspec's base class has it: what is written goes nowhere, and nothing is said."""
+
         protocol = "readonly"
 
         def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+            if path.strip("/") != "x":
+                raise FileNotFoundError(path)
             return {"name": path, "size": 0, "type": "directory"}
 
         def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
