@@ -137,6 +137,7 @@ class _Run:
         self.head: log.Record | None = None
         self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
         self._tree: TreeRun | None = None
+        self._earlier = 0  # problems of a run that died, met while it was finished
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -154,7 +155,7 @@ class _Run:
                         why="it is not there, and the snapshot needs it",
                         hint="run `mirror verify`; bring that object back from a copy of this target",
                     ) from error
-            self.report.problems.clear()
+            del self.report.problems[self._earlier :]
         raise InTheWayError(
             "cannot append the snapshot",
             where=self.store.url,
@@ -173,6 +174,7 @@ class _Run:
             check_format(body, f"{self.store.url}/{key}", "write")
         if self.target.tree and not options.dry_run and unfinished(self.store, head) is not None:
             head = self.tree.finish(head, self._chunk_index)
+            self._earlier = len(self.report.problems)
         self.head = head
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
@@ -301,7 +303,7 @@ class _Run:
     def _told(self) -> dict[str, Any]:
         from mirror.commit import problem_lines
 
-        problems = self.report.problems
+        problems = self.report.problems[self._earlier :]
         complete = not self.report.incomplete and not any(problem.exit_code == 23 for problem in problems)
         return {"complete": complete, "problems": problem_lines(problems), "problem_count": len(problems)}
 
