@@ -236,6 +236,7 @@ class _Run:
         newest = self._tree.newest if self._tree and self._tree.newest else record
         log.put_hint(self.store, newest)
         self.report.snapshot = record.number
+        self.report.bytes_history = self._tree.history if self._tree else 0
         self.report.entries, self.report.bytes = record.manifest.entries, record.manifest.plain
         self._finish(newest, record.manifest, sent)
 

@@ -91,6 +91,8 @@ def test_history_is_what_was_displaced(tmp_path: Path, target: TargetSpec) -> No
     second = clean(site, target)
     packs = [path.stat().st_size for path in (Path(target.store.url) / ".mirror" / "packs").rglob("*") if path.is_file()]
     assert 200_000 < sum(packs) < 210_000
+    assert (first.bytes_history, second.bytes_history) == (0, sum(packs))
+    assert (second.bytes_new, second.bytes_stored) == (300_000, 300_000)  # staged
     assert verify(target).exit_code == 0
     all_restore(target, {first.snapshot: was, second.snapshot: tree(site)}, tmp_path)
 
