@@ -66,6 +66,8 @@ class ProblemReport:
 
     def __post_init__(self) -> None:
         self._codes: set[int] = set()
+        self._earlier_codes: set[int] = set()
+        self._earlier_count = self._earlier_kept = 0
 
     def add(self, problem: Problem) -> None:
         """Count a problem, and keep it while they are few."""
@@ -74,21 +76,37 @@ class ProblemReport:
         if len(self.problems) < PROBLEMS_KEPT:
             self.problems.append(problem)
 
-    def forget_problems(self) -> None:
-        """A new attempt begins."""
-        self.problem_count = 0
+    def begin_own(self) -> None:
+        """Problems so far are those of a run that died and was finished; what comes is this run's own."""
+        self._earlier_codes |= self._codes
         self._codes.clear()
-        self.problems.clear()
+        self._earlier_count, self._earlier_kept = self.problem_count, len(self.problems)
+
+    def forget_problems(self) -> None:
+        """A new attempt begins: there are none of this run's own."""
+        self.problem_count = self._earlier_count
+        self._codes.clear()
+        del self.problems[self._earlier_kept :]
+
+    @property
+    def own_problems(self) -> list[Problem]:
+        """Those of this run's own, as far as they are kept."""
+        return self.problems[self._earlier_kept :]
+
+    @property
+    def own_count(self) -> int:
+        """How many problems of this run's own there are."""
+        return self.problem_count - self._earlier_count
 
     @property
     def failed(self) -> bool:
-        """Whether some items failed (23): more than that files changed or went while they were read."""
+        """Whether some items of its own failed (23): more than that files changed or went while they were read."""
         return 23 in self._codes
 
     @property
     def exit_code(self) -> int:
         """0, or what the problems make of the run."""
-        return worst_exit(self._codes - {0})
+        return worst_exit((self._codes | self._earlier_codes) - {0})
 
 
 class RunStarted(Struct, frozen=True):

@@ -184,6 +184,7 @@ class _Run:
             check_format(body, f"{self.store.url}/{key}", "write")
         if self.target.tree and not options.dry_run and unfinished(self.store, head) is not None:
             head = self.tree.finish(head, self._chunk_index)
+            self.report.begin_own()
         self.head = head
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
@@ -245,6 +246,7 @@ class _Run:
         newest = self._tree.newest if self._tree and self._tree.newest else record
         log.put_hint(self.store, newest)
         self.report.snapshot = record.number
+        self.report.bytes_history = self._tree.history if self._tree else 0
         self.report.entries, self.report.bytes = record.manifest.entries, record.manifest.plain
         self._finish(newest, record.manifest, sent)
 
@@ -315,8 +317,8 @@ class _Run:
         report = self.report
         return {
             "complete": not report.incomplete and not report.failed,
-            "problems": problem_lines(report.problems),
-            "problem_count": report.problem_count,
+            "problems": problem_lines(report.own_problems),
+            "problem_count": report.own_count,
         }
 
     @property

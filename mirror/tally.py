@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @dataclass
 class SyncReport(ProblemReport):
     """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target
-    before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target. rules: paths
-    left out by each.
+    before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target;
+    bytes_history: of packs for what a tree displaced. rules: paths left out by each.
     """
 
     source: str = ""
@@ -44,6 +44,7 @@ class SyncReport(ProblemReport):
     bytes_stored: int = 0
     bytes_uploaded: int = 0
     bytes_reused: int = 0
+    bytes_history: int = 0
     attempts: int = 1
     seconds: float = 0.0
     requests: dict[str, int] = field(default_factory=dict)

@@ -51,6 +51,7 @@ class TreeRun:
     told: Callable[[], dict[str, Any]]
     exit: ExitStack
     newest: log.Record | None = None  # record that this run appended
+    history: int = 0  # bytes of packs for what was displaced
     _live: LiveTree | None = None
     _owners: Owners = field(default_factory=lambda: Owners(False, "", ""))
 
@@ -115,6 +116,7 @@ class TreeRun:
         number = (head.number if head else 0) + 1
         try:
             prepared = Displacement(works, number).prepare(parent.manifest if parent else None, root)
+            self.history += prepared.sent.stored
             with prepared.steps as steps:
                 works.live.settle()  # the drafts, and what was kept aside
                 body = log.draft(

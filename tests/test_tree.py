@@ -91,6 +91,8 @@ def test_history_is_what_was_displaced(tmp_path: Path, target: TargetSpec) -> No
     second = clean(site, target)
     packs = [path.stat().st_size for path in (Path(target.store.url) / ".mirror" / "packs").rglob("*") if path.is_file()]
     assert 200_000 < sum(packs) < 210_000
+    assert (first.bytes_history, second.bytes_history) == (0, sum(packs))
+    assert (second.bytes_new, second.bytes_stored) == (300_000, 300_000)  # staged
     assert verify(target).exit_code == 0
     all_restore(target, {first.snapshot: was, second.snapshot: tree(site)}, tmp_path)
 
@@ -396,3 +398,20 @@ def clean_but_for(site: Path, target: TargetSpec, foreign: bytes) -> dict[bytes,
     """How the live folder differs from the site, a foreign path and the root's time aside."""
     wrong = differing(live(target), tree(site))
     return {path: how for path, how in wrong.items() if path not in (foreign, b"")}
+
+
+def test_a_file_of_many_parts_comes_from_the_live_tree_and_from_packs(tmp_path: Path, target: TargetSpec) -> None:
+    """Longer than a batch: a restore that finds it in packs writes it in parts, one that finds it in the tree as a whole."""
+    site = tmp_path / "site"
+    data = noise(70 << 20)
+    write(site / "huge", data)
+    settle(site)
+    nights = {clean(site, target).snapshot: tree(site)}
+    (site / "huge").rename(site / "moved")
+    settle(site)
+    nights[clean(site, target, max_delete=EVERYTHING).snapshot] = tree(site)
+    all_restore(target, nights, tmp_path)
+    write(site / "moved", data[: 1 << 20] + b"cut", BEGINNING + 1)
+    settle(site)
+    nights[clean(site, target).snapshot] = tree(site)
+    all_restore(target, nights, tmp_path)

@@ -5,6 +5,7 @@ site, and every older snapshot comes back byte for byte.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from drive import shape
 from mirrors import BEGINNING, noise, settle, tree, write
 from trees import Night, all_restore, clean, live, publish
 
+from mirror.contents import snapshots
 from mirror.store import StoreSpec
 from mirror.target import TargetSpec
+from mirror.verify import verify
 
 POINTS = 36
 RUNNER = Path(__file__).with_name("killed.py")
@@ -145,3 +149,74 @@ def test_dies_twice_in_a_row(scene: Scene, tmp_path: Path, part: int) -> None:
     sync_killed(scene.site, target, scene.changes * (part + 8) // 17)
     sync_killed(scene.site, target, 3 + 7 * part)
     recovers(scene, target, tmp_path)
+
+
+def died_while_publishing(scene: Scene, target: TargetSpec) -> Path:
+    """A sync that died between two live files; where its drafts are."""
+    sync_killed(scene.site, target, scene.changes * 12 // 18)
+    root = Path(target.store.url)
+    newest = max((root / ".mirror" / "log").iterdir())
+    assert json.loads(newest.read_text())["kind"] == "publishing"
+    return root / ".mirror" / "staged"
+
+
+def test_drafts_are_read_before_they_are_believed(scene: Scene, tmp_path: Path) -> None:
+    target = scene.copy(tmp_path)
+    staged = died_while_publishing(scene, target)
+    drafts = sorted(path for path in staged.rglob("*") if path.is_file() and not path.is_symlink())
+    assert len(drafts) > 2
+    drafts[0].unlink()
+    spoilt = bytes(drafts[1].stat().st_size)
+    seen = drafts[1].stat()
+    drafts[1].write_bytes(spoilt)
+    os.utime(drafts[1], ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+    report = publish(scene.site, target)
+    assert {problem.kind for problem in report.problems} <= {"drift"}
+    assert live(target) == tree(scene.site)
+    aside = [path for path in (Path(target.store.url) / ".mirror" / "aside").rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in aside] == [spoilt], "nobody's draft may be somebody's work"
+    assert clean(scene.site, target).snapshot == 0
+    all_restore(target, scene.nights, tmp_path)
+
+
+def test_content_that_is_nowhere_any_more_closes_the_publishing_incomplete(scene: Scene, tmp_path: Path) -> None:
+    target = scene.copy(tmp_path)
+    staged = died_while_publishing(scene, target)
+    for path in sorted(staged.rglob("*")):
+        if path.is_file():
+            path.unlink()
+    site = tmp_path / "site"
+    subprocess.run(["cp", "-a", scene.site, site], check=True)
+    for path in [*sorted(site.rglob("*.html")), site / "big.bin"]:
+        if path.is_file() and not path.is_symlink():
+            write(path, b"changed once more " + path.name.encode(), BEGINNING + 9)
+    settle(site)
+    report = publish(site, target)
+    assert {problem.kind for problem in report.problems} == {"unwritable"}
+    assert live(target) == tree(site)
+    closed = [line for line in snapshots(target) if line.number not in scene.nights]
+    assert [line.complete for line in closed] == [False, True]
+    assert clean(site, target).snapshot == 0
+    all_restore(target, scene.nights | {closed[-1].number: tree(site)}, tmp_path)
+
+
+def test_the_next_run_may_be_of_another_host(scene: Scene, tmp_path: Path) -> None:
+    """Nothing of what is needed is in the cache."""
+    target = scene.copy(tmp_path)
+    died_while_publishing(scene, target)
+    shutil.rmtree(tmp_path / "cache")
+    report = publish(scene.site, target)
+    assert report.problems == []
+    assert live(target)[b"big.bin"] == tree(scene.site)[b"big.bin"]
+    all_restore(target, scene.nights, tmp_path)
+
+
+def test_reading_and_dry_runs_leave_an_open_publishing_alone(scene: Scene, tmp_path: Path) -> None:
+    target = scene.copy(tmp_path)
+    died_while_publishing(scene, target)
+    root = Path(target.store.url)
+    before = shape(root)
+    all_restore(target, scene.nights, tmp_path)
+    assert publish(scene.site, target, dry_run=True).problems == []
+    assert verify(target).problems == []
+    assert shape(root) == before

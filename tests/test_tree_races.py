@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -196,6 +197,7 @@ def test_a_run_that_meets_another_one_says_so(site: Path, target: TargetSpec) ->
 _SYNCS = """
 import os, random, sys
 from pathlib import Path
+from types import FrameType
 from mirror.site import SiteSpec
 from mirror.store import StoreSpec
 from mirror.sync import SyncOptions, sync
@@ -232,3 +234,50 @@ def test_readers_beside_many_publishes_never_see_damage(tmp_path: Path, target: 
     assert count >= 5
     assert verify(target).problems == []
     shutil.rmtree(site)
+
+
+def test_content_that_moves_away_from_an_overwritten_path_is_packed(tmp_path: Path, target: TargetSpec) -> None:
+    """The other path may fail, and then there would be none."""
+    site = tmp_path / "site"
+    for number in range(4):
+        write(site / f"file-{number}", noise(30_000, number))
+    settle(site)
+    first = clean(site, target).snapshot
+    was = tree(site)
+    (site / "file-0").rename(site / "moved")
+    write(site / "file-0", b"overwritten", BEGINNING + 1)
+    settle(site)
+    root = Path(target.store.url)
+    report = watched(site, target, before_writing(lambda: write(root / "moved", b"a stranger's", BEGINNING + 70)))
+    assert kinds(report.problems) == [("moved", "unwritable")]
+    assert (root / "file-0").read_bytes() == b"overwritten"
+    all_restore(target, {first: was}, tmp_path)
+
+
+@pytest.mark.parametrize("where", ["exchange", "deletion"])
+def test_an_edit_between_the_look_and_the_rename_is_put_back(site: Path, target: TargetSpec, where: str) -> None:
+    """What a rename displaced is looked at afterwards. The profiler acts in the very moment between the two."""
+    clean(site, target)
+    write(site / "index.html", b"new", BEGINNING + 1)
+    (site / "empty").unlink()
+    settle(site)
+    root = Path(target.store.url)
+    path = root / ("index.html" if where == "exchange" else "empty")
+    edited: list[str] = []
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        exchanging = event == "call" and frame.f_code.co_name == "rename_noting" and frame.f_locals["flags"] == 2
+        taking = event == "c_call" and argument is os.rename and frame.f_code.co_name == "take_away"
+        if (exchanging if where == "exchange" else taking) and not edited:
+            edited.append(where)
+            path.unlink()
+            write(path, b"a stranger's", BEGINNING + 70)
+
+    sys.setprofile(profile)
+    try:
+        report = publish(site, target)
+    finally:
+        sys.setprofile(None)
+    assert edited
+    assert kinds(report.problems) == [(path.name, "unwritable")]
+    assert path.read_bytes() == b"a stranger's"

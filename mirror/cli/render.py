@@ -65,6 +65,8 @@ def _sync(report: Any) -> Iterator[str]:
             f"read {size_text(report.bytes_read)}, new {size_text(report.bytes_new)}, stored {size_text(report.bytes_stored)}, "
             f"uploaded {size_text(report.bytes_uploaded)}, reused {size_text(report.bytes_reused)}, {report.seconds:.1f} s"
         )
+    if report.bytes_history:
+        yield f"history: {size_text(report.bytes_history)} for what was overwritten or deleted"
     if report.files_resumed:
         yield f"{report.files_resumed:,} files had been read by an earlier run that did not end"
     for rule, count in report.rules.items():

@@ -86,7 +86,7 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> up.Outcome
     finally:
         staging.close()
         writer.close()
-    return up.Outcome(up.encoded(results), sum(result.read for result in results), 0, 0, Counts(), staged)
+    return up.Outcome(up.encoded(results), sum(result.read for result in results), 0, staged, Counts(), staged)
 
 
 def _stage(site: Site, old: Site, staging: Staging, writer: FolderWriter, wanted: Wanted) -> up.Fetched:
