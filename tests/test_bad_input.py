@@ -186,7 +186,8 @@ def test_newly_excluded_paths_are_kept_or_counted(tmp_path: Path) -> None:
 
 def test_a_new_target_needs_a_layout(site: Path, tmp_path: Path) -> None:
     refused(2, "sync", site, tmp_path / "target", say=(str(tmp_path / "target"), "--layout packed"))
-    refused(2, "sync", site, tmp_path / "target", "--layout", "tree", say=("tree", "--layout packed"))
+    refused(2, "sync", site, tmp_path / "target", "--layout", "flat", say=("flat", "--layout packed"))
+    refused(2, "sync", site, "memory://trees", "--layout", "tree", say=("memory://trees", "--layout packed"))
     refused(2, "sync", site, tmp_path / "target", "--layout", "packed", "--site", "Not A Name", say=("Not A Name",))
     assert not (tmp_path / "target").exists()
 
