@@ -698,6 +698,34 @@ def test_a_signal_ends_a_run_with_its_progress_kept(signals: list[signal.Signals
     assert good("verify", "target")
 
 
+DEAF = """
+import os, signal, time
+from mirror.cli.streams import Interrupts
+from mirror.events import Job, PhaseBegan
+
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+with Interrupts() as interrupts:
+    job = Job("sync", listeners=[interrupts.insist])
+    job.say(PhaseBegan("scan"))
+    Deaf()
+    print("lost")
+    try:
+        job.say(PhaseBegan("commit"))
+    except KeyboardInterrupt:
+        print("heard")
+"""
+
+
+def test_a_signal_that_comes_where_python_swallows_it_is_heard_at_the_next_event() -> None:
+    done = subprocess.run([sys.executable, "-c", DEAF], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "lost\nheard\n", done.stderr
+    assert "KeyboardInterrupt" in done.stderr, "as Python says of what it swallows"
+
+
 # -- bad input: one sentence, the exit code, nothing written
 
 

@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_closed_streams()
     out = Out()
     try:
-        with Interrupts():
-            return _run(sys.argv[1:] if arguments is None else list(arguments), out)
+        with Interrupts() as interrupts:
+            return _run(sys.argv[1:] if arguments is None else list(arguments), out, interrupts)
     except Gone:
         return 0
     except KeyboardInterrupt:  # before a run began, or when nothing of it was left
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drop_output()
 
 
-def _run(arguments: list[str], out: Out) -> int:
+def _run(arguments: list[str], out: Out, interrupts: Interrupts) -> int:
     try:
         text = _told_at_once(arguments)
         out.text(text)
@@ -54,7 +54,7 @@ def _run(arguments: list[str], out: Out) -> int:
     except MirrorError as error:
         complain(f"mirror: {error}")
         return error.exit_code
-    return 0 if text else _command(arguments[0], arguments[1:], out)
+    return 0 if text else _command(arguments[0], arguments[1:], out, interrupts)
 
 
 def _told_at_once(arguments: list[str]) -> str:
@@ -71,7 +71,7 @@ def _told_at_once(arguments: list[str]) -> str:
     return manual.help_of(words.VERBS[arguments[0]]) if arguments[0] in words.VERBS and set(asked) & set(_HELP) else ""
 
 
-def _command(name: str, rest: list[str], out: Out) -> int:
+def _command(name: str, rest: list[str], out: Out, interrupts: Interrupts) -> int:
     from mirror.cli.commands import COMMANDS
     from mirror.cli.session import Session
 
@@ -85,6 +85,7 @@ def _command(name: str, rest: list[str], out: Out) -> int:
         said, asked = named.resolve(verb, said, given, config.environment(names), session.notice)
         words.check_count(verb, said)
         session.begin(asked)
+        session.job.listeners = [*session.job.listeners, interrupts.insist]
         return COMMANDS[verb.name](session, said)
     except KeyboardInterrupt:
         return session.fail(InterruptedRunError("interrupted", hint="run the same command again to go on"))

@@ -126,6 +126,12 @@ class Interrupts:
             self._last = time.monotonic()
             raise KeyboardInterrupt
 
+    def insist(self, event: object) -> None:
+        """A listener to the events of a run, which has none to say once it was interrupted: then the interrupt came where Python
+        lets no exception out (a destructor, a callback), and is raised again."""
+        if self._last > float("-inf"):
+            raise KeyboardInterrupt
+
     def __exit__(self, *_: object) -> None:
         # Whoever was impatient may be so again while the interpreter ends: the exit code is 130 all the same.
         heard = self._last > float("-inf")
