@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror import log
+from mirror.compare import same_list
 from mirror.envelope import SEGMENT
 from mirror.errors import InTheWayError
 from mirror.manifest import ChangeLine, Entry, File, Page, Ref, cut_entries
 from mirror.moves import Moves, row, row_spool
 from mirror.plan import DELETED, MOVED, NEW, Fetch, Item, Put
 from mirror.scan import memory_of
-from mirror.snapshot import ManifestReader, ManifestWriter, list_content
+from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.spool import Sorter
 from mirror.state import State
 from mirror.store import WritableStore
@@ -72,7 +73,7 @@ class Committer:
         with row_spool() as rows:
             merger = Merger(
                 writer.content,
-                self._same_list,
+                same_list,
                 self.on_problem,
                 (lambda symbol, entry: rows.append(row(symbol, entry, self.reader.content_key))) if self.parent else self._first,
                 survey.incomplete,
@@ -107,10 +108,6 @@ class Committer:
         for line, size in lines:
             self.on_line(line, size)
             yield line
-
-    def _same_list(self, before: File | Page, joined: bytes) -> bool:
-        _, more = list_content(joined, before.more)
-        return before.more is not None and more is not None and before.more.digest == more.digest
 
     def _segments(self, writer: ManifestWriter, merged: Iterator[Merged]) -> Ref:
         held: list[Merged] = []

@@ -19,11 +19,10 @@ from mirror.keys import parent_of, show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, decode_entry, encode
 from mirror.owners import Owners
 from mirror.site.live import Unexpected, is_ours
-from mirror.site.writing import Description
+from mirror.site.writing import Description, fingerprint_of
 from mirror.spool import KeySorter, Spool
 from mirror.steps import Step, Steps, Works, expected_of
 from mirror.transfer.down import why_not
-from mirror.transfer.stage import fingerprint_of
 
 _TOLD = 256  # files between two events
 _GONE = (FileNotFoundError, NotADirectoryError)

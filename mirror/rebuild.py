@@ -19,7 +19,6 @@ from itertools import chain
 from typing import TypeVar
 
 import msgspec
-import xxhash
 
 from mirror.errors import DurationLimitError, TemporaryError, UsageError
 from mirror.events import Change, PhaseBegan, Problem
@@ -29,7 +28,7 @@ from mirror.manifest import Entry, File, Folder, Symlink, decode_entry, encode
 from mirror.owners import OwnedFolder, Owners
 from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, Drop, Fetch, Put
 from mirror.site import Filter
-from mirror.site.writing import TEMPORARY, Description, FolderWriter
+from mirror.site.writing import TEMPORARY, Description, FolderWriter, fingerprint_of
 from mirror.spool import Spool
 from mirror.store.wrap import Counts as Requests
 from mirror.survey import LookOptions, Survey, look
@@ -317,10 +316,7 @@ class Rebuild:
         if not self.intent.checksum:
             return wanted.mtime is None or there.st_mtime_ns == wanted.mtime
         with open(self.writer.read(first), "rb") as stream:
-            whole = xxhash.xxh3_128()
-            while data := stream.read(1 << 20):
-                whole.update(data)
-        return whole.digest() == wanted.fingerprint
+            return fingerprint_of(stream.fileno()) == wanted.fingerprint
 
     # -- last ----------------------------------------------------------------------------------------------------
 

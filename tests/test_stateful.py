@@ -327,34 +327,28 @@ class Nights(RuleBasedStateMachine):
 QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
 
-def test_nights() -> None:
+def run_nights(examples: int, steps: int, *, derandomize: bool) -> None:
     """Not shrunk when it fails: that would take longer than a test may."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Nights,
         settings=settings(
-            max_examples=30,
-            stateful_step_count=12,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             database=None,
-            derandomize=True,
+            derandomize=derandomize,
             suppress_health_check=QUIET,
             phases=(Phase.generate,),
         ),
     )
+
+
+def test_nights() -> None:
+    run_nights(30, 12, derandomize=True)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_many_long_nights() -> None:
     """Other nights each time: eight times the steps of the test above."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Nights,
-        settings=settings(
-            max_examples=100,
-            stateful_step_count=30,
-            deadline=None,
-            database=None,
-            suppress_health_check=QUIET,
-            phases=(Phase.generate,),
-        ),
-    )
+    run_nights(100, 30, derandomize=False)

@@ -24,7 +24,7 @@ from mirror.site import ANYTHING, FOLDERS, Lost, Seen, SiteSpec, There, TreeSite
 from mirror.site.anyfs import AnySite, os_error, read_info
 from mirror.site.filters import Matcher
 from mirror.site.parts import checked
-from mirror.site.writing import TEMPORARY, Description
+from mirror.site.writing import Description, file_fault
 
 _WHOLE: Final = 8 << 20  # bytes; files up to here are held in memory
 _MADE_HELD: Final = 10_000  # folders known to be there
@@ -71,13 +71,7 @@ class WritableAny(AnySite):
 
     def fault(self, path: bytes) -> str:
         """See `WritableSite.fault`."""
-        if fault := path_fault(path):
-            return fault
-        if not path or path.endswith(b"/"):
-            return "it is a folder's"
-        if TEMPORARY.search(path):
-            return "its name is that of a temporary file"
-        return ""
+        return file_fault(path)
 
     def look(self, path: bytes) -> There | None:
         """See `WritableSite.look`."""

@@ -21,7 +21,7 @@ from mirror.site.files import FolderSite
 from mirror.site.filters import Matcher
 from mirror.site.parts import checked
 from mirror.site.walk import mtime_of
-from mirror.site.writing import TEMPORARY, Description, Draft, FolderWriter, write_at
+from mirror.site.writing import Description, Draft, FolderWriter, file_fault, write_at
 
 _NAME_MOST = 255  # bytes, on every Linux file system that has a limit of its own
 _FOLDER_MODE = 0o755  # until somebody describes it
@@ -44,12 +44,8 @@ class WritableFolder(FolderSite):
 
     def fault(self, path: bytes) -> str:
         """See `WritableSite.fault`."""
-        if fault := path_fault(path):
+        if fault := file_fault(path):
             return fault
-        if not path or path.endswith(b"/"):
-            return "it is a folder's"
-        if TEMPORARY.search(path):
-            return "its name is that of a temporary file"
         return f"a name in it is longer than {_NAME_MOST} bytes" if max(map(len, path.split(b"/"))) > _NAME_MOST else ""
 
     def look(self, path: bytes) -> There | None:

@@ -23,7 +23,9 @@ import secrets
 import stat
 from typing import NamedTuple
 
-from mirror.keys import parent_of
+from xxhash import xxh3_128
+
+from mirror.keys import parent_of, path_fault
 
 TEMPORARY = re.compile(rb"(?:^|/)\.mirror-tmp-[0-9a-f]{16}\Z")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -63,6 +65,25 @@ def write_at(fd: int, data: bytes | memoryview, at: int) -> None:
     while rest:
         done = os.pwrite(fd, rest, at)
         rest, at = rest[done:], at + done
+
+
+def fingerprint_of(fd: int) -> bytes:
+    """The XXH3-128 of an open file's whole content, wherever its position is."""
+    whole = xxh3_128()
+    at = 0
+    while data := os.pread(fd, 1 << 20, at):
+        whole.update(data)
+        at += len(data)
+    return whole.digest()
+
+
+def file_fault(path: bytes) -> str:
+    """Why no file can be written at a path, wherever that is; empty where one can."""
+    if fault := path_fault(path):
+        return fault
+    if not path or path.endswith(b"/"):
+        return "it is a folder's"
+    return "its name is that of a temporary file" if TEMPORARY.search(path) else ""
 
 
 class FolderWriter:

@@ -24,7 +24,7 @@ from mirror.lookup import Location, open_places, places
 from mirror.manifest import split_ids
 from mirror.pack import Slot
 from mirror.site.files import FolderSite
-from mirror.site.writing import Description, Draft, FolderWriter, write_at
+from mirror.site.writing import Description, Draft, FolderWriter, fingerprint_of, write_at
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore, Counts
@@ -378,10 +378,7 @@ def _is_there(writer: FolderWriter, wanted: Wanted) -> bool:
     except OSError:
         return False
     with os.fdopen(fd, "rb") as stream:
-        whole = xxhash.xxh3_128()
-        while data := stream.read(1 << 20):
-            whole.update(data)
-        return whole.digest() == wanted.fingerprint
+        return fingerprint_of(stream.fileno()) == wanted.fingerprint
 
 
 def _fill(store: CountingStore, batch: _Batch, growing: list[_Growing]) -> None:

@@ -19,15 +19,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-import xxhash
-
 from mirror.chunking import ChunkId, identify
 from mirror.errors import NotFound
 from mirror.site import Content, Site, SiteSpec
 from mirror.site.files import FolderSite
 from mirror.site.live import Staging
 from mirror.site.open import open_site
-from mirror.site.writing import Description, FolderWriter, write_at
+from mirror.site.writing import Description, FolderWriter, fingerprint_of, write_at
 from mirror.store.errnos import error_for
 from mirror.store.wrap import Counts
 from mirror.transfer import up
@@ -254,16 +252,6 @@ def _copy_range(source: int, goal: int, length: int, at: int, to: int) -> int:
     data = os.pread(source, min(length, _HELD), at)
     write_at(goal, data, to)
     return len(data)
-
-
-def fingerprint_of(fd: int) -> bytes:
-    """The XXH3-128 of an open file's whole content."""
-    whole = xxhash.xxh3_128()
-    at = 0
-    while data := os.pread(fd, _HELD, at):
-        whole.update(data)
-        at += len(data)
-    return whole.digest()
 
 
 def is_draft(staging: Staging, found: up.Fetched) -> bool:
