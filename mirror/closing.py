@@ -9,7 +9,6 @@ A run that takes over appends a record of its own before it touches the live tre
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,20 +21,22 @@ from mirror.displace import Instead, fetch_spool, is_unpacked, merged, pack_live
 from mirror.envelope import SEGMENT, write_time
 from mirror.errors import InTheWayError
 from mirror.events import Notice, PhaseBegan, SnapshotCommitted
-from mirror.keys import parent_of
 from mirror.manifest import File, Ref, cut_entries, decode_segment
-from mirror.obtain import Obtain
+from mirror.obtain import Obtain, Pairs
 from mirror.plan import Fetch
 from mirror.publish import LiveChanges
+from mirror.publish_objects import ObjectChanges
 from mirror.scan import UNPROVEN, memory_of
 from mirror.site import Site
-from mirror.site.live import Unexpected
+from mirror.site.live import LiveTree
+from mirror.site.live_bucket import LiveBucket
 from mirror.snapshot import ManifestWriter
 from mirror.spool import Sorter
 from mirror.steps import Steps, Works, bare_steps
 from mirror.steps import changes as differing
 from mirror.transfer.send import decode_fetched
 
+Changes = LiveChanges | ObjectChanges
 _OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
 
 
@@ -63,12 +64,11 @@ class Closing:
         """Change the tree, append the snapshot, delete, append that it is done; the snapshot. head: the newest record."""
         works = self.works
         expected = log.ref_of(publishing.body["expected"]) if publishing.body.get("expected") else None
-        obtain = Obtain(works, self.site, lambda: ((step.before, step.after) for step in steps.all))
-        changes = LiveChanges(works, publishing.number, obtain, recover)
+        changes = self._changes(publishing.number, lambda: ((step.before, step.after) for step in steps.all), self.site, recover)
         try:
             changes.run(steps, publishing.manifest)
             snapshot = self._close(publishing, head, steps, changes, expected)
-            works.live.staging.sweep()
+            works.live.sweep()
             if snapshot.body["deletes"]:
                 self._delete(snapshot, snapshot, steps, changes)
             return snapshot
@@ -77,9 +77,14 @@ class Closing:
                 works.job.say(Notice("metadata", f"metadata of {changes.unset:,} entries of the live tree could not be set"))
             changes.close()
 
-    def _close(
-        self, publishing: log.Record, head: log.Record, steps: Steps, changes: LiveChanges, expected: Ref | None
-    ) -> log.Record:
+    def _changes(self, number: int, others: Pairs, site: Site | None, recover: bool) -> Changes:
+        live = self.works.live
+        if isinstance(live, LiveBucket):
+            return ObjectChanges(self.works, live, number, site, recover)
+        assert isinstance(live, LiveTree)
+        return LiveChanges(self.works, live, number, Obtain(self.works, live, site, others), recover)
+
+    def _close(self, publishing: log.Record, head: log.Record, steps: Steps, changes: Changes, expected: Ref | None) -> log.Record:
         root, members = publishing.manifest, members_of(publishing)
         if not changes.recover:
             members |= self.told()
@@ -115,13 +120,13 @@ class Closing:
                 if record.kind in _OURS:
                     raise InTheWayError(
                         "cannot go on publishing into",
-                        where=self.works.live.root,
+                        where=self.works.live.url,
                         why=f"another run has taken over, with record {record.number}",
                         hint="does this filesystem know locks? let only one host publish",
                     )
             base = head
 
-    def _really(self, manifest: Ref, expected: Ref | None, changes: LiveChanges) -> Ref:
+    def _really(self, manifest: Ref, expected: Ref | None, changes: Changes) -> Ref:
         """The manifest of what is really there now: the one that was wanted, but for what failed; nothing is gone but what made
         room."""
         works = self.works
@@ -141,10 +146,11 @@ class Closing:
                     target.state.keep_scanned(self.source, ref.digest, memory_of(entries, (UNPROVEN for _ in entries)))
             return writer.tree(refs, root_is_node=True)
 
-    def _kept(self, changes: LiveChanges, expected: Ref | None, manifest: Ref) -> Iterator[Instead]:
+    def _kept(self, changes: Changes, expected: Ref | None, manifest: Ref) -> Iterator[Instead]:
         """Where the manifest is to say what was there before: paths that failed, and those that were not deleted."""
         failed, removed = iter(changes.failed), iter(changes.removed)
         fails, goes = next(failed, None), next(removed, None)
+        files_only = self.works.live.files_only
         for before, after in differing(self.works.reader, expected, manifest):
             entry = after if after is not None else before
             assert entry is not None
@@ -153,48 +159,25 @@ class Closing:
                 fails = next(failed, None)
             while goes is not None and goes < path:
                 goes = next(removed, None)
-            if path == fails or (after is None and path != goes):
+            stays = after is None or (files_only and isinstance(before, File) and not isinstance(after, File))
+            if path == fails or (stays and path != goes):
                 yield Instead(path, before)
 
     # -- deletions -----------------------------------------------------------------------------------------------
 
-    def _delete(self, snapshot: log.Record, head: log.Record, steps: Steps, changes: LiveChanges) -> None:
+    def _delete(self, snapshot: log.Record, head: log.Record, steps: Steps, changes: Changes) -> None:
         """Do the deletions of a snapshot, and append that they are done."""
         works = self.works
         works.job.say(PhaseBegan("write", len(steps.gone)))
         keep = self._pack_last_copies(steps, changes)
-        for step in reversed(steps.gone):
-            if step.path in keep:
-                continue
-            try:
-                if changes.recover:
-                    changes.leftover(step)
-                changes.remove(step)
-            except Unexpected as error:
-                changes.unexpected(step.path, error)
-            except OSError as error:
-                changes.unexpected(step.path, Unexpected(error.strerror or str(error)))
-        self._remove_hollow(steps, snapshot.manifest)
+        changes.remove_all(step for step in reversed(steps.gone) if step.path not in keep)
+        changes.remove_hollow(steps, snapshot.manifest)
         changes.describe_folders(steps.gone, snapshot.manifest)
         works.live.settle()
         self._append(head, lambda base: log.draft(
             log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner))  # fmt: skip
 
-    def _remove_hollow(self, steps: Steps, manifest: Ref) -> None:
-        """Sources without folders (S3) do not say when one is empty."""
-        works = self.works
-        if next(works.reader.at(manifest, [b""]), None) is not None:
-            return
-        for step in reversed(steps.gone):
-            above = parent_of(step.path)
-            while above:
-                try:
-                    works.live.writer.remove(above)
-                except OSError:
-                    break
-                above = parent_of(above)
-
-    def _pack_last_copies(self, steps: Steps, changes: LiveChanges) -> set[bytes]:
+    def _pack_last_copies(self, steps: Steps, changes: Changes) -> set[bytes]:
         """Moved content was not packed, since it is elsewhere in the tree. Where it is no more, it is packed now. Gives the paths
         that must stay, since what stands there is not what has to be kept."""
         works, db, key = self.works, self.works.target.state.db, self.works.reader.content_key
@@ -205,24 +188,21 @@ class Closing:
             if isinstance(step.before, File) and step.before.size and is_unpacked(works, step.before):
                 db.execute("INSERT INTO moved VALUES (?, ?)", (key(step.before), step.path))
         if db.execute("SELECT EXISTS (SELECT 1 FROM moved)").fetchone()[0]:
-            for step in steps.all:
-                after = step.after
-                if isinstance(after, File) and after.size:
-                    content = key(after)
-                    wanted = db.execute("SELECT 1 FROM moved WHERE content = ? LIMIT 1", (content,)).fetchone()
-                    if wanted and self._is_as_written(after, changes):
-                        db.execute("DELETE FROM moved WHERE content = ?", (content,))
+            for after, stands in changes.stand_as_written(self._wanted(steps)):
+                if stands:
+                    db.execute("DELETE FROM moved WHERE content = ?", (key(after),))
         last = {path for (path,) in db.execute("SELECT path FROM moved")}  # few: somebody was at the copies
         db.execute("DROP TABLE temp.moved")
         return self._pack({step.path: step.before for step in steps.gone if step.path in last and isinstance(step.before, File)})
 
-    def _is_as_written(self, entry: File, changes: LiveChanges) -> bool:
-        there = self.works.live.stat(entry.path)
-        if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != entry.size:
-            return False
-        if entry.mtime is not None and there.st_mtime_ns != entry.mtime:
-            return False
-        return not changes.recover or changes.is_there(entry.path, entry)
+    def _wanted(self, steps: Steps) -> Iterator[File]:
+        """What was written and has the content of something that is to go."""
+        db, key = self.works.target.state.db, self.works.reader.content_key
+        for step in steps.all:
+            after = step.after
+            if isinstance(after, File) and after.size:
+                if db.execute("SELECT 1 FROM moved WHERE content = ? LIMIT 1", (key(after),)).fetchone():
+                    yield after
 
     def _pack(self, before: dict[bytes, File]) -> set[bytes]:
         keep: set[bytes] = set()
@@ -249,17 +229,17 @@ class Closing:
             return False
         if found.kind == log.PUBLISHING:
             old = log.ref_of(found.body["expected"]) if found.body.get("expected") else None
-            with bare_steps(works.reader, old, found.manifest) as steps:
+            with bare_steps(works.reader, old, found.manifest, works.live.files_only) as steps:
                 self.carry_out(found, claim, steps, recover=True)
             what = f"the publishing of record {found.number}"
         else:
-            with bare_steps(works.reader, log.ref_of(found.body["deletes"]), found.manifest) as steps:
-                changes = LiveChanges(works, found.number, lambda entry: False, recover=True)
+            with bare_steps(works.reader, log.ref_of(found.body["deletes"]), found.manifest, works.live.files_only) as steps:
+                changes = self._changes(found.number, tuple, None, recover=True)
                 try:
                     self._delete(found, claim, steps, changes)
                 finally:
                     changes.close()
-            works.live.staging.sweep()
+            works.live.sweep()
             what = f"the deletions of snapshot {found.number}"
         works.job.say(Notice("finished", f"a run before this one did not end: {what} is finished now"))
         return True

@@ -338,6 +338,8 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         heartbeat=asked.switch("heartbeat"),
         stop_on_error=asked.choice("on_error", spelling.ON_ERROR) == "stop",
         wait=asked.switch("wait"),
+        take_over=asked.switch("take_over"),
+        lease=asked.parsed("lease", spelling.lease) or SyncOptions().lease,
         command=command,
     )
 

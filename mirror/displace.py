@@ -11,7 +11,6 @@ has (a tree that was adopted) is treated alike, but if it is just what is to com
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,11 +24,12 @@ from mirror.events import PhaseBegan, Problem
 from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, cut_entries
 from mirror.plan import Fetch
-from mirror.site import SiteSpec
+from mirror.site import FILE, FOLDER, SYMLINK
 from mirror.site.live import is_ours
+from mirror.site.standing import Standing
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.spool import Sorter, Spool
-from mirror.steps import Rooms, Step, Steps, Works, changes, displaces, step_spool, with_room
+from mirror.steps import Rooms, Step, Steps, Works, changes, displaces, is_as_known, seen_by, step_spool, with_room
 from mirror.store.wrap import Counts
 from mirror.transfer import up
 from mirror.transfer.send import Limits, Sender, Sent, decode_fetched
@@ -60,7 +60,7 @@ def pack_live(works: Works, files: Spool[Fetch], size: int, results: Sorter) -> 
     """Read these live files and store what no pack has; a result for each, by path."""
     target, index = works.target, works.index
     index.drop_claims()
-    job = up.Job(SiteSpec(works.live.root), target.spec.store, works.epoch)
+    job = up.Job(works.live.spec, target.spec.store, works.epoch)
     crew = works.crew() if size >= _LARGE else Crew(0)
     sender = Sender(target.store, target.state, index, job, "", crew, works.job, Limits(None, None), results, resume=False)
     try:
@@ -100,14 +100,14 @@ class Displacement:
                 raw.append(Step(before, after))
                 if old is not None and isinstance(after, File) and after.size and not _same(before, after, works.reader):
                     db.execute("INSERT OR IGNORE INTO coming VALUES (?)", (works.reader.content_key(after),))
-            for step in raw:
-                comes = step.before is None and rooms.is_cleared(step.path)
-                looked.append(step if comes and not is_ours(step.path) else self._look(with_room(step, rooms)))
+            asked = ((self._asks(step, rooms), step) for step in seen_by(raw, works.live.files_only))
+            for step, there in works.live.each(asked):
+                looked.append(self._looked(with_room(step, rooms), there))
             if len(self._reads):
                 works.job.say(PhaseBegan("transfer", len(self._reads), self._bytes))
             sent = pack_live(works, self._reads, self._bytes, results) if len(self._reads) else Sent(requests=Counts())
             done = (decode_fetched(data) for _, data in results)
-            steps = Steps.of(self._judged(looked, done))
+            steps = Steps.of(self._judged(looked, done), works.live.files_only)
             try:
                 expected = self._expected(old, new, sent)
             except BaseException:
@@ -118,29 +118,39 @@ class Displacement:
 
     # -- looking -------------------------------------------------------------------------------------------------
 
-    def _look(self, step: Step) -> Step:
+    def _asks(self, step: Step, rooms: Rooms) -> bytes | None:
+        """The path to look at; None where that says nothing, or a run before has."""
+        path, before = step.path, step.before
+        if is_ours(path) or isinstance(before, Folder):
+            return None
+        if before is None and (isinstance(step.after, Folder) or self._empty or rooms.is_cleared(path)):
+            return None
+        return path
+
+    def _looked(self, step: Step, there: Standing | OSError | None) -> Step:
         path, before = step.path, step.before
         if is_ours(path):
             return msgspec.structs.replace(step, fault="that is where the store of the tree is")
-        if isinstance(before, Folder) or (before is None and (isinstance(step.after, Folder) or self._empty)):
-            return step
-        try:
-            there = self.works.live.stat(path)
-        except OSError as error:
-            return msgspec.structs.replace(step, fault=error.strerror or str(error))
+        if isinstance(there, OSError):
+            return msgspec.structs.replace(step, fault=there.strerror or str(there))
         if there is None:
-            return self._gone(step) if before is not None else step
-        # A file of several names changes its ctime when another of them does.
-        seen = (there.st_ino, there.st_ctime_ns) if there.st_nlink == 1 else (0, 0)
-        if stat.S_ISLNK(there.st_mode):
-            return self._link(step, there.st_mtime_ns, seen)
-        if not stat.S_ISREG(there.st_mode):
-            kind = "a folder" if stat.S_ISDIR(there.st_mode) else "something that is no file"
+            return self._gone(step) if isinstance(before, File | Symlink) else step
+        if there.kind == SYMLINK:
+            return self._link(step, there)
+        if there.kind != FILE:
+            kind = "a folder" if there.kind == FOLDER else "something that is no file"
             return msgspec.structs.replace(step, fault=f"{kind} of that name is there")
-        as_known = isinstance(before, File) and there.st_size == before.size and before.mtime in (None, there.st_mtime_ns)
-        if not as_known or self._must_be_packed(step):
-            self._read(step, there.st_size, there.st_mtime_ns, there.st_mode)
-        return msgspec.structs.replace(step, seen=seen)
+        as_known = isinstance(before, File) and is_as_known(there, before)
+        if not as_known or (self._must_be_packed(step) and not self._kept_whole(step, there)):
+            self._read(step, there)
+        return msgspec.structs.replace(step, seen=there.seen, tag=there.tag)
+
+    def _kept_whole(self, step: Step, there: Standing) -> bool:
+        """Whether the live place itself can keep what stands there, and has done so: a large object is copied by the service."""
+        wholes, before = self.works.wholes, step.before
+        if wholes is None or not isinstance(before, File) or there.fingerprint != before.fingerprint:
+            return False
+        return wholes.keep(before, self.works.reader.content_key(before))
 
     def _must_be_packed(self, step: Step) -> bool:
         works, before = self.works, step.before
@@ -152,18 +162,18 @@ class Displacement:
                 return False  # its content stays in the live tree, elsewhere
         return is_unpacked(works, before)
 
-    def _read(self, step: Step, size: int, mtime: int, mode: int) -> None:
+    def _read(self, step: Step, there: Standing) -> None:
         known = step.before if isinstance(step.before, File) else step.after
-        class_ = known.class_ if isinstance(known, File) else chunk_class(size, None)
-        entry = File(step.path, size, b"", class_, b"", None, mtime, stat.S_IMODE(mode))
+        class_ = known.class_ if isinstance(known, File) else chunk_class(there.size, None)
+        entry = File(step.path, there.size, b"", class_, b"", None, there.mtime, there.mode)
         self._reads.append(Fetch(entry, (0, 0)))
-        self._bytes += size
+        self._bytes += there.size
 
-    def _link(self, step: Step, mtime: int, seen: tuple[int, int]) -> Step:
-        target = self.works.live.target(step.path)
+    def _link(self, step: Step, there: Standing) -> Step:
+        target, seen = there.target, there.seen
         if isinstance(step.before, Symlink) and step.before.target == target:
             return msgspec.structs.replace(step, seen=seen)
-        found = Symlink(step.path, target, mtime)
+        found = Symlink(step.path, target, there.mtime)
         if not (isinstance(step.after, Symlink) and step.after.target == target):
             self._keep_aside(step, "a link stands there that no snapshot has" if step.before is None else "it is another link now")
         return self._instead(step, found, seen)
@@ -186,15 +196,17 @@ class Displacement:
             return self._gone(step) if before is not None else step
         if not found.has_content:
             return msgspec.structs.replace(step, fault=f"what stands there could not be read and kept: {found.why}")
-        entry = msgspec.structs.replace(asked, size=found.size, fingerprint=found.fingerprint, mtime=found.mtime)
-        steady = not found.problem and (found.size, found.mtime) == (asked.size, asked.mtime)
+        # An object's time is the one noted with it; that in the answer to a read is when somebody put it there.
+        mtime = asked.mtime if self.works.live.files_only else found.mtime
+        entry = msgspec.structs.replace(asked, size=found.size, fingerprint=found.fingerprint, mtime=mtime)
+        steady = not found.problem and (found.size, mtime) == (asked.size, asked.mtime)
         seen = step.seen if steady else (0, 0)
         if isinstance(before, File) and _has(before, found):
-            if found.mtime == before.mtime or before.mtime is None:
+            if mtime == before.mtime or before.mtime is None:
                 return msgspec.structs.replace(step, seen=seen)
-            return self._instead(step, msgspec.structs.replace(before, mtime=found.mtime), seen)
+            return self._instead(step, msgspec.structs.replace(before, mtime=mtime), seen)
         if isinstance(after, File) and _has(after, found):
-            entry = msgspec.structs.replace(after, mtime=found.mtime, mode=asked.mode, link=b"")
+            entry = msgspec.structs.replace(after, mtime=mtime, mode=asked.mode, link=b"")
             return self._instead(step, entry, seen)
         self._keep_aside(
             step, "it was changed behind our back" if before is not None else "a file stands there that no snapshot has"
@@ -271,6 +283,8 @@ def merged(entries: Iterator[Entry], exceptions: Iterator[Instead]) -> Iterator[
 
 def is_unpacked(works: Works, entry: File) -> bool:
     """Whether a chunk of it is in no undoomed pack."""
+    if works.wholes is not None and works.wholes.has(works.reader.content_key(entry)):
+        return False
     held: list[bytes] = []
     for id_ in works.reader.chunk_ids(entry):
         held.append(id_)

@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from mirror import log
-from mirror.chunking import ChunkId, chunk_class, identify
+from mirror.chunking import AVERAGES, ChunkId, chunk_class, identify
 from mirror.compare import kind_of, same_list
 from mirror.errors import DamageError, NotFound
 from mirror.events import Advanced, Job, Problem
 from mirror.keys import STORE, show
 from mirror.manifest import Entry, File, Page, Ref, Symlink
-from mirror.site import FILE, FOLDER, Excluded, Filter, Found, Seen, Unread
-from mirror.site.files import FolderSite
+from mirror.site import FILE, FOLDER, Excluded, Filter, Found, Seen, SiteSpec, Unread
 from mirror.site.filters import Matcher
+from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader, content_key
 from mirror.steps import bare_steps
 from mirror.store import ReadableStore
 from mirror.unfinished import unfinished
+from mirror.wholes import path_of
 
 _KINDS = {FILE: "file", FOLDER: "folder"}
 
@@ -33,9 +34,10 @@ _KINDS = {FILE: "file", FOLDER: "folder"}
 @dataclass
 class LiveCheck:
     """One look at one live tree. reads: whether a path's content is to be read; else size and time decide. busy: whether a path is
-    just being published or deleted, so that it may be either."""
+    just being published or deleted, so that it may be either. files_only: it is a bucket, which has no folders and links, and tells
+    no times in a listing."""
 
-    tree: str
+    live: SiteSpec
     reader: ManifestReader
     db: sqlite3.Connection
     number: int
@@ -43,12 +45,13 @@ class LiveCheck:
     busy: Callable[[bytes], bool]
     on_problem: Callable[[Problem], None]
     job: Job
+    files_only: bool = False
     files: int = 0
 
     def run(self, newest: Ref) -> None:
         """Compare all of it."""
         self.db.execute("CREATE TEMP TABLE IF NOT EXISTS standing (content BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._site, self._whole = FolderSite(self.tree), True
+        self._site, self._whole = open_site(self.live), True
         matcher = Matcher(Filter((("exclude", f"/{STORE}"),), ignore_files=False))
         entries = self._entries(newest)
         entry = next(entries, None)
@@ -64,6 +67,28 @@ class LiveCheck:
             self._missing(entry)
             entry = next(entries, None)
 
+    def look_at_wholes(self, wholes: dict[bytes, str], damaged: Callable[[str, str], None]) -> None:
+        """Take in what a bucket keeps whole; each is read, as its name does not say how its chunks are cut, for each way to cut.
+        damaged: told of each that is not what its name says (key, why)."""
+        for content, key in wholes.items():
+            if not self.reads(path_of(key)) or self._is_whole(path_of(key), content):
+                self.db.execute("INSERT OR IGNORE INTO standing VALUES (?)", (content,))
+            else:
+                damaged(key, "its content is not what its name says")
+
+    def _is_whole(self, path: bytes, content: bytes) -> bool:
+        for class_ in range(len(AVERAGES)):
+            try:
+                found = self._site.open(path)
+                with found.stream:
+                    _, _, joined = identify(found.stream.read, found.size, class_, _dropped)
+            except (NotFound, OSError):
+                return False
+            self.job.say(Advanced(0, found.size))
+            if content_key(joined) == content:
+                return True
+        return False
+
     def has(self, joined: bytes) -> bool:
         """Whether the tree holds the content of these joined chunk ids."""
         return self.has_key(content_key(joined))
@@ -74,7 +99,8 @@ class LiveCheck:
 
     def _entries(self, newest: Ref) -> Iterator[Entry]:
         try:
-            yield from self.reader.entries(newest)
+            entries = self.reader.entries(newest)
+            yield from (entry for entry in entries if not self.files_only or isinstance(entry, File))
         except (DamageError, NotFound):
             self._whole = False  # it is told where the manifests are checked; what is missing or extra cannot be said
 
@@ -109,9 +135,14 @@ class LiveCheck:
             return f"it is a {kind}, in snapshot {self.number} it is a {kind_of(entry)}"
         if isinstance(entry, Symlink) and entry.target != here.target:
             return f"it leads to {show(here.target)}, in snapshot {self.number} to {show(entry.target)}"
-        if isinstance(entry, File | Page) and content != self.reader.content_key(entry):
+        read = self.reads(here.path) or not self.files_only
+        if isinstance(entry, File | Page) and read and content != self.reader.content_key(entry):
             return f"its content was changed behind our back: it is not that of snapshot {self.number}"
-        if isinstance(entry, File) and entry.mtime not in (None, here.mtime) and not self.reads(here.path):
+        if self.reads(here.path) or not isinstance(entry, File):
+            return ""
+        if self.files_only and here.size != entry.size:
+            return f"its size is not that of snapshot {self.number}: it was changed behind our back (it was not read)"
+        if not self.files_only and entry.mtime not in (None, here.mtime):
             return f"its time is not that of snapshot {self.number}: was it changed behind our back? (it was not read)"
         return ""
 
@@ -143,7 +174,7 @@ def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:
 
 
 def busy_paths(
-    store: ReadableStore, head: log.Record | None, reader: ManifestReader, db: sqlite3.Connection
+    store: ReadableStore, head: log.Record | None, reader: ManifestReader, db: sqlite3.Connection, files_only: bool
 ) -> Callable[[bytes], bool]:
     """Whether the log says of a path that it is just being changed, by a run that goes on or died."""
     found = unfinished(store, head)
@@ -151,7 +182,7 @@ def busy_paths(
         return lambda path: False
     old = found.body.get("expected" if found.kind == log.PUBLISHING else "deletes")
     db.execute("CREATE TEMP TABLE busy (path BLOB PRIMARY KEY) WITHOUT ROWID")
-    with bare_steps(reader, log.ref_of(old) if old else None, found.manifest) as steps:
+    with bare_steps(reader, log.ref_of(old) if old else None, found.manifest, files_only) as steps:
         db.executemany("INSERT OR IGNORE INTO busy VALUES (?)", ((step.path,) for step in steps.all))
     return lambda path: db.execute("SELECT 1 FROM busy WHERE path = ?", (path,)).fetchone() is not None
 

@@ -21,11 +21,12 @@ from xxhash import xxh3_64_intdigest
 
 from mirror.errors import UsageError
 
-MANIFEST, PACK, INDEX = "manifests", "packs", "index"
-MIRROR_KEY, LATEST_KEY, LOG_PREFIX = "mirror.json", "latest.json", "log/"
+MANIFEST, PACK, INDEX, WHOLE = "manifests", "packs", "index", "whole"
+MIRROR_KEY, LATEST_KEY, LEASE_KEY, LOG_PREFIX = "mirror.json", "latest.json", "lease.json", "log/"
 STORE = ".mirror"  # the folder of a tree that holds its store; nothing of a site may be there
 
 _OBJECT = re.compile(r"(manifests|packs)/([0-9a-f]{2})/([0-9a-f]{64})\.([0-9]{1,12})|(index)/([0-9a-f]{64})\.([0-9]{1,12})")
+_WHOLE = re.compile(r"whole/([0-9a-f]{2})/([0-9a-f]{32})\.([0-9]{1,12})")
 _RECORD = re.compile(r"log/([0-9]{12})\.json")
 _SITE = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 
@@ -51,6 +52,18 @@ class ObjectName(NamedTuple):
         place = match[1] or match[5]
         name = cls(place, bytes.fromhex(match[3] or match[6]), int(match[4] or match[7]))
         return name if name.key() == key else None
+
+
+def whole_key(content: bytes, epoch: int) -> str:
+    """The key of a file kept as it is, by the 16 bytes of its content key."""
+    name = f"{content.hex()}.{epoch}"
+    return f"{WHOLE}/{name[:2]}/{name}"
+
+
+def whole_content(key: str) -> bytes | None:
+    """The content key of such a file, or None for another key."""
+    match = _WHOLE.fullmatch(key)
+    return bytes.fromhex(match[2]) if match and whole_key(bytes.fromhex(match[2]), int(match[3])) == key else None
 
 
 def record_key(number: int) -> str:

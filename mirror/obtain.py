@@ -17,22 +17,27 @@ from mirror.manifest import Entry, File
 from mirror.publish import description
 from mirror.site import Site
 from mirror.site.files import FolderSite
+from mirror.site.live import LiveTree
 from mirror.site.writing import write_at
 from mirror.steps import Works
 from mirror.transfer import fetch
 
+Pairs = Callable[[], Iterable[tuple[Entry | None, Entry | None]]]
+
 
 @dataclass
 class Obtain:
-    """Makes drafts. site: the source, None for a verb that has none; others: (before, after) of what is being published."""
+    """Makes drafts in a live folder. site: the source, None for a verb that has none; others: (before, after) of what is being
+    published."""
 
     works: Works
+    live: LiveTree
     site: Site | None
-    others: Callable[[], Iterable[tuple[Entry | None, Entry | None]]]
+    others: Pairs
     _live: FolderSite = field(init=False)
 
     def __post_init__(self) -> None:
-        self._live = FolderSite(self.works.live.root)
+        self._live = FolderSite(self.live.root)
         self._copies: dict[bytes, list[bytes]] | None = None
 
     def __call__(self, entry: File) -> bool:
@@ -49,7 +54,7 @@ class Obtain:
         with content.stream:
             if content.size != entry.size:
                 return False
-            fd = self.works.live.staging.begin_apart(entry.path)
+            fd = self.live.staging.begin_apart(entry.path)
             try:
                 at = 0
 
@@ -68,7 +73,7 @@ class Obtain:
 
     def _from_packs(self, entry: File) -> bool:
         works = self.works
-        fd = works.live.staging.begin_apart(entry.path)
+        fd = self.live.staging.begin_apart(entry.path)
         try:
             at = 0
             for chunk in fetch.contents(works.target.store, works.index, works.reader.chunk_ids(entry)):
@@ -85,9 +90,9 @@ class Obtain:
 
     def _finish(self, fd: int, entry: File) -> None:
         works = self.works
-        works.live.writer.describe(fd, description(entry, works.owners))
-        works.live.settle()
-        works.live.staging.complete(entry.path)
+        self.live.writer.describe(fd, description(entry, works.owners))
+        self.live.settle()
+        self.live.staging.complete(entry.path)
 
     def _same(self, entry: File) -> Iterator[bytes]:
         """Live files that may hold the same. Looked for only here, where everything else has failed."""

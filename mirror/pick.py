@@ -23,6 +23,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain, islice, pairwise
 
 from mirror import log
@@ -34,11 +35,13 @@ from mirror.events import Job, Notice
 from mirror.keys import LOG_PREFIX, joined, record_key, record_number, show, spans_of
 from mirror.lookup import ChunkIndex
 from mirror.manifest import Entry, Ref, WithContent
+from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.state import State
 from mirror.store import ReadableStore
 from mirror.target import TargetSpec, open_target
 from mirror.transfer import fetch
+from mirror.wholes import listed
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d:?\d\d)?)?")
 _RELOADS = 20  # of an index whose fragments vanish while it is read: as many prunes in a row
@@ -279,10 +282,9 @@ class Reading:
         if copy is None:
             raise fetch.Unreadable("", f"no pack has {show(entry.path)}, nor has the live tree")
         given = done
-        with copy.content.stream:
-            for chunk in copy.chunks(self.reader.chunk_ids(entry), done):
-                given += 1
-                yield chunk
+        for chunk in copy.chunks(self.reader.chunk_ids(entry), done):
+            given += 1
+            yield chunk
         if given < len(copy.lengths):
             raise fetch.Unreadable("", f"the live copy of {show(entry.path)} changed while it was read")
 
@@ -290,7 +292,8 @@ class Reading:
     def copies(self) -> Copies:
         """Where in the live tree content may be."""
         if self._copies is None:
-            self._copies = Copies(self.target.tree, self.reader, self.state.db)
+            wholes = partial(listed, self.store, self.dooms) if self.target.in_bucket else dict
+            self._copies = Copies(open_site(self.target.live), self.reader, self.state.db, wholes)
         return self._copies
 
     def live_paths(self, entry: WithContent) -> tuple[bytes, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -18,10 +18,11 @@ from mirror.events import Advanced, PhaseBegan, Problem
 from mirror.keys import parent_of, show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, decode_entry, encode
 from mirror.owners import Owners
-from mirror.site.live import Unexpected, is_ours
+from mirror.site.live import LiveTree, Unexpected, is_ours
+from mirror.site.standing import Standing
 from mirror.site.writing import Description, fingerprint_of
 from mirror.spool import KeySorter, Spool
-from mirror.steps import Step, Steps, Works, expected_of
+from mirror.steps import Step, Steps, Works, expected_of, is_as_known
 from mirror.transfer.down import why_not
 
 _TOLD = 256  # files between two events
@@ -41,11 +42,12 @@ def description(entry: Entry, owners: Owners) -> Description:
 
 @dataclass
 class LiveChanges:
-    """The changes of one publish. number: of its record, under which things are kept aside. obtain: makes the draft of a file whose
-    content is not staged, False when it can be had from nowhere. failed, removed: paths that could not be done, and that made room;
+    """The changes of one publish into a folder. number: of its record, under which things are kept aside. obtain: makes the draft of
+    a file whose content is not staged, False when it can be had from nowhere. failed, removed: paths that could not be done, and that made room;
     unset: paths whose metadata could not be set as it should be."""
 
     works: Works
+    live: LiveTree
     number: int
     obtain: Callable[[File], bool]
     recover: bool = False
@@ -69,7 +71,7 @@ class LiveChanges:
         self._each(steps.hard_links, self._hard_link)
         job.say(Advanced(self._done % _TOLD))
         self.describe_folders(steps.all, manifest)
-        self.works.live.settle()
+        self.live.settle()
 
     def close(self) -> None:
         """Give the disk back."""
@@ -98,7 +100,7 @@ class LiveChanges:
         """An item fails, since something else stands there. What could not go back to its place is kept."""
         hint = "it was left as it is; the next sync looks again"
         if error.kept:
-            hint = f"it is kept in {self.works.live.move_aside(path, self.number)}"
+            hint = f"it is kept in {self.live.move_aside(path, self.number)}"
         self._fail(path, "unwritable", error.why, hint)
 
     def _fail(self, path: bytes, kind: str, why: str, hint: str = "") -> None:
@@ -114,7 +116,7 @@ class LiveChanges:
 
     def remove(self, step: Step) -> bool:
         """Remove what a step says, if it is there; whether it was. A folder that holds things that are not ours stays."""
-        path, live = step.path, self.works.live
+        path, live = step.path, self.live
         if is_ours(path):
             raise Unexpected("that is where the store of the tree is")
         try:
@@ -137,8 +139,39 @@ class LiveChanges:
                 return False
             raise
 
+    def remove_all(self, steps: Iterable[Step]) -> None:
+        """Remove what these steps say, if it is there."""
+        for step in steps:
+            try:
+                if self.recover:
+                    self.leftover(step)
+                self.remove(step)
+            except Unexpected as error:
+                self.unexpected(step.path, error)
+            except OSError as error:
+                self.unexpected(step.path, Unexpected(error.strerror or str(error)))
+
+    def remove_hollow(self, steps: Steps, manifest: Ref) -> None:
+        """Sources without folders (S3) do not say when one is empty."""
+        if next(self.works.reader.at(manifest, [b""]), None) is not None:
+            return
+        for step in reversed(steps.gone):
+            above = parent_of(step.path)
+            while above:
+                try:
+                    self.live.writer.remove(above)
+                except OSError:
+                    break
+                above = parent_of(above)
+
+    def stand_as_written(self, entries: Iterable[File]) -> Iterator[tuple[File, bool]]:
+        """Each entry, and whether the live file is what it says."""
+        for entry, there in self.live.each((entry.path, entry) for entry in entries):
+            known = isinstance(there, Standing) and is_as_known(there, entry)
+            yield entry, known and (not self.recover or self.is_there(entry.path, entry))
+
     def _folder(self, step: Step) -> None:
-        path, writer = step.path, self.works.live.writer
+        path, writer = step.path, self.live.writer
         assert step.after is not None
         if not path:
             return  # the tree itself; it is described at the end like all folders
@@ -154,7 +187,7 @@ class LiveChanges:
         """Make sure that a folder is there and can be written into. Sources without folders (S3) name none."""
         if folder == self._ready:
             return
-        writer = self.works.live.writer
+        writer = self.live.writer
         try:
             writer.folder(folder)
         except FileNotFoundError:
@@ -166,7 +199,7 @@ class LiveChanges:
 
     def _open_up(self, folder: bytes) -> None:
         if os.geteuid():
-            fd = self.works.live.writer.folder(folder)
+            fd = self.live.writer.folder(folder)
             mode = stat.S_IMODE(os.fstat(fd).st_mode)
             if mode & 0o700 != 0o700:
                 os.fchmod(fd, mode | 0o700)  # all folders that were touched are described anew at the end
@@ -186,7 +219,7 @@ class LiveChanges:
                 folders.extend(e for e in works.reader.at(manifest, known) if isinstance(e, Folder))
                 for entry in reversed(folders):
                     try:
-                        sentences = works.live.writer.describe_folder(entry.path, description(entry, works.owners))
+                        sentences = self.live.writer.describe_folder(entry.path, description(entry, works.owners))
                         self.unset += bool(sentences)
                     except OSError as error:
                         if not isinstance(error, _GONE):
@@ -197,7 +230,7 @@ class LiveChanges:
     # -- files and links -----------------------------------------------------------------------------------------
 
     def _file(self, step: Step) -> None:
-        live, before, after, path = self.works.live, step.before, step.after, step.path
+        live, before, after, path = self.live, step.before, step.after, step.path
         self._prepare(parent_of(path))
         if isinstance(after, Symlink):
             self._symlink(step, after)
@@ -232,11 +265,11 @@ class LiveChanges:
         before = step.before
         if not isinstance(before, File) or not before.link:
             return False
-        there = self.works.live.stat(step.path)
+        there = self.live.stat(step.path)
         return there is not None and there.st_nlink > 1
 
     def _symlink(self, step: Step, after: Symlink) -> None:
-        live, path = self.works.live, step.path
+        live, path = self.live, step.path
         if self.recover:
             there = live.stat(path)
             if there is not None and stat.S_ISLNK(there.st_mode) and live.target(path) == after.target:
@@ -247,7 +280,7 @@ class LiveChanges:
         live.put(path, expected_of(step))
 
     def _hard_link(self, step: Step) -> None:
-        live, after, path = self.works.live, step.after, step.path
+        live, after, path = self.live, step.after, step.path
         assert isinstance(after, File)
         self._prepare(parent_of(path))
         first, there = live.stat(after.link), live.stat(path)
@@ -264,13 +297,13 @@ class LiveChanges:
         live.put(path, expected_of(step))
 
     def _set(self, path: bytes, after: File) -> None:
-        self.unset += bool(self.works.live.writer.describe_file(path, description(after, self.works.owners)))
+        self.unset += bool(self.live.writer.describe_file(path, description(after, self.works.owners)))
 
     def _describe_draft(self, path: bytes, after: File) -> None:
-        fd = self.works.live.staging.open(path)
+        fd = self.live.staging.open(path)
         assert fd is not None
         try:
-            self.unset += bool(self.works.live.writer.describe(fd, description(after, self.works.owners)))
+            self.unset += bool(self.live.writer.describe(fd, description(after, self.works.owners)))
         finally:
             os.close(fd)
 
@@ -278,13 +311,13 @@ class LiveChanges:
 
     def is_there(self, path: bytes, entry: File) -> bool:
         """Whether the live file is what an entry says, its content read."""
-        there = self.works.live.stat(path)
+        there = self.live.stat(path)
         if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != entry.size:
             return False
         if entry.mtime is not None and there.st_mtime_ns != entry.mtime:
             return False
         try:
-            fd = self.works.live.writer.read(path)
+            fd = self.live.writer.read(path)
         except PermissionError:
             return False
         try:
@@ -294,7 +327,7 @@ class LiveChanges:
 
     def _draft_is(self, path: bytes, entry: Entry | None) -> bool:
         """Whether the draft of a path is what an entry says, its content read."""
-        staging = self.works.live.staging
+        staging = self.live.staging
         if isinstance(entry, Symlink):
             seen = staging.stat(path)
             folder, name = staging.place(path)
@@ -312,7 +345,7 @@ class LiveChanges:
     def leftover(self, step: Step) -> None:
         """Remove the draft of a path. After a run that died it may be what that run displaced: if it is neither the old nor the new
         content, it is somebody's work, and kept."""
-        live, path = self.works.live, step.path
+        live, path = self.live, step.path
         if live.staging.stat(path) is None:
             return
         if self.recover and not self._draft_is(path, step.after) and not self._draft_is(path, step.before):

@@ -169,7 +169,9 @@ class Rebuild:
         reading = self.errand.reading
         with Crew(0 if small else self.intent.workers) as crew:
             receiver = Receiver(
-                down.Job(self.out, reading.target.spec.store, reading.index.path, reading.target.tree),
+                down.Job(
+                    self.out, reading.target.spec.store, reading.index.path, reading.target.live if reading.target.tree else None
+                ),
                 crew,
                 self.writer,
                 reading.reader.chunk_ids,

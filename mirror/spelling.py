@@ -57,6 +57,14 @@ def duration(text: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw]?)", text))
 
 
+def lease(text: str) -> float:
+    """Seconds of a lease, from one second to an hour. ValueError for anything else."""
+    seconds = duration(text)
+    if not 1 <= seconds <= 3600:
+        raise ValueError("a lease holds from 1s to 1h")
+    return seconds
+
+
 def percent(text: str) -> float:
     """The number before a `%`, 0 to 100. ValueError for anything else."""
     match = _PERCENT.fullmatch(text.strip())
@@ -115,6 +123,7 @@ def part(text: str) -> tuple[int, int]:
 VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "bwlimit": size,
     "hash": partial(choice, choices=HASHES),
+    "lease": lease,
     "max_age": duration,
     "max_delete": paths,
     "max_duration": duration,

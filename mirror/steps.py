@@ -19,13 +19,15 @@ from mirror.manifest import Entry, File, Folder, Ref, Symlink
 from mirror.owners import Owners
 from mirror.sides import differences
 from mirror.site import FILE, SYMLINK
-from mirror.site.live import Expected, LiveTree
+from mirror.site.live import Expected
 from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
 from mirror.target import Target
 
 if TYPE_CHECKING:
     from mirror.lookup import ChunkIndex
+    from mirror.site.standing import LivePlace, Standing
+    from mirror.wholes import Wholes
     from mirror.workers import Crew
 
 ASSETS, OTHERS, PAGES = range(3)
@@ -38,14 +40,15 @@ _WORKERS = (b"sw.js", b"service-worker.js")
 
 
 class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One path. before: what is expected there, None for nothing; after: what is to be there. seen: its inode and ctime, if this
-    run looked at it. room: a deletion that something else needs the place of. fault: why nothing may be done there."""
+    """One path. before: what is expected there, None for nothing; after: what is to be there. seen: its inode and ctime, tag: its
+    tag, if this run looked at it. room: a deletion that something else needs the place of. fault: why nothing may be done there."""
 
     before: Entry | None
     after: Entry | None
     seen: tuple[int, int] = (0, 0)
     room: bool = False
     fault: str = ""
+    tag: str = ""
 
     @property
     def path(self) -> bytes:
@@ -64,17 +67,19 @@ def step_spool() -> Spool[Step]:
 
 @dataclass
 class Works:
-    """What the parts of one publish share. epoch: of the run; crew: gives the worker processes."""
+    """What the parts of one publish share. epoch: of the run; crew: gives the worker processes; wholes: where large objects are
+    kept that the live place copies itself, None where it cannot."""
 
     target: Target
     reader: ManifestReader
     index: ChunkIndex
-    live: LiveTree
+    live: LivePlace
     owners: Owners
     job: Job
     on_problem: Callable[[Problem], None]
     epoch: int
     crew: Callable[[], Crew]
+    wholes: Wholes | None = None
 
 
 def order_of(path: bytes) -> int:
@@ -100,11 +105,22 @@ def expected_of(step: Step) -> Expected | None:
     return None
 
 
+def is_as_known(there: Standing, entry: File) -> bool:
+    """Whether what stands there looks like an entry's file, unread. Of an object its note says it: no stranger knows that."""
+    if there.kind != FILE or there.size != entry.size or entry.mtime not in (None, there.mtime):
+        return False
+    return not there.tag or there.fingerprint == entry.fingerprint
+
+
 def changes(reader: ManifestReader, old: Ref | None, new: Ref) -> Iterator[tuple[Entry | None, Entry | None]]:
     """(before, after) of each path that differs, in order; all of `new` when there is no `old`."""
     if old is None:
         return ((None, entry) for entry in reader.entries(new))
     return differences(reader, old, new)
+
+
+def _file(entry: Entry | None) -> File | None:
+    return entry if isinstance(entry, File) else None
 
 
 def displaces(before: Entry | None, after: Entry | None, reader: ManifestReader) -> bool:
@@ -159,7 +175,8 @@ class Rooms:
 class Steps:
     """The steps of a publish, sorted by what they do; each kind in order of path. Close it."""
 
-    def __init__(self) -> None:
+    def __init__(self, files_only: bool = False) -> None:
+        self._files_only = files_only
         self.rooms = step_spool()  # deletions that make room
         self.folders = step_spool()  # new ones
         self.files: tuple[Spool[Step], ...] = (step_spool(), step_spool(), step_spool())  # files and links by `order_of`
@@ -168,9 +185,9 @@ class Steps:
         self.all = step_spool()
 
     @classmethod
-    def of(cls, steps: Iterable[Step]) -> Steps:
-        """Sort them."""
-        found = cls()
+    def of(cls, steps: Iterable[Step], files_only: bool = False) -> Steps:
+        """Sort them. files_only: hard links are files of their own there."""
+        found = cls(files_only)
         try:
             for step in steps:
                 found.add(step)
@@ -188,7 +205,7 @@ class Steps:
         elif isinstance(after, Folder):
             if not isinstance(step.before, Folder):
                 self.folders.append(step)
-        elif isinstance(after, File) and after.link:
+        elif isinstance(after, File) and after.link and not self._files_only:
             self.hard_links.append(step)
         else:
             self.files[order_of(after.path)].append(step)
@@ -205,14 +222,23 @@ class Steps:
         self.close()
 
 
-def bare_steps(reader: ManifestReader, old: Ref | None, new: Ref) -> Steps:
-    """The steps from one manifest to another, as they follow from the two alone."""
+def bare_steps(reader: ManifestReader, old: Ref | None, new: Ref, files_only: bool) -> Steps:
+    """The steps from one manifest to another, as they follow from the two alone, in a live place that may have files only."""
     rooms = Rooms()
     with step_spool() as raw:
         for before, after in changes(reader, old, new):
             rooms.add(before, after)
             raw.append(Step(before, after))
-        return Steps.of(with_room(step, rooms) for step in raw)
+        return Steps.of((with_room(step, rooms) for step in seen_by(raw, files_only)), files_only)
+
+
+def seen_by(steps: Iterable[Step], files_only: bool) -> Iterator[Step]:
+    """The steps as a live place sees them that may have files only."""
+    for step in steps:
+        if not files_only:
+            yield step
+        elif isinstance(step.before, File) or isinstance(step.after, File):
+            yield msgspec.structs.replace(step, before=_file(step.before), after=_file(step.after))
 
 
 def with_room(step: Step, rooms: Rooms) -> Step:

@@ -62,7 +62,9 @@ _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers cost
 class SyncOptions:
     """workers: processes, 0 in this one. min_free: bytes; min_free_percent: of the whole place; both None: 5 % and at most 10 GiB.
     max_transfer: bytes. max_duration: seconds.
-    making: what may be done about a target that is not there. command: how to name this run in hints."""
+    making: what may be done about a target that is not there. take_over: finish what another run publishes into a bucket without
+    looking whether it lives; lease: seconds that this one may go on without saying that it does. command: how to name this run in
+    hints."""
 
     making: Making = Making()
     dry_run: bool = False
@@ -78,6 +80,8 @@ class SyncOptions:
     heartbeat: bool = False
     stop_on_error: bool = False
     wait: bool = False
+    take_over: bool = False
+    lease: float = 30.0
     command: str = "mirror sync"
 
 
@@ -225,8 +229,7 @@ class _Run:
             outcome = committer.write(survey, results)
         self.report.tally(outcome, sent)
         if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
-            if self.target.tree:
-                sweep_staged(self.target.tree)
+            self._sweep()
             self._finish(head or parent, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)
@@ -290,7 +293,7 @@ class _Run:
         if self.crew is None and not self.options.dry_run and _is_large(counts):
             from mirror.transfer import stage, up
 
-            self._crew().warm(stage.run_batch if self.target.tree else up.run_batch)
+            self._crew().warm(stage.run_batch if self.target.tree and not self.target.in_bucket else up.run_batch)
 
     def _draft(self, base: log.Record | None, members: dict[str, Any]) -> dict[str, Any]:
         live = (base.live if base else log.Live()).plus((base.number if base else 0) + 1)
@@ -338,6 +341,9 @@ class _Run:
             self._crew,
             self._told,
             self.exit,
+            self.options.wait,
+            self.options.take_over,
+            self.options.lease,
         )
         return self._tree
 
@@ -351,11 +357,14 @@ class _Run:
 
     def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
         keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
-        if self.target.tree:
-            sweep_staged(self.target.tree)
+        self._sweep()
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
         self._requests(Requests())
+
+    def _sweep(self) -> None:
+        if self.target.tree and not self.target.in_bucket:
+            sweep_staged(self.target.tree)
 
     # -- what is said of it --------------------------------------------------------------------------------------
 

@@ -20,8 +20,10 @@ from blake3 import blake3
 
 from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
-from mirror.errors import DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
+from mirror.errors import AuthError, DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
 from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name
+from mirror.site import SiteSpec
+from mirror.site.open import names_in
 from mirror.state import State, open_state
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.errnos import error_for
@@ -44,7 +46,7 @@ class TargetSpec:
 @dataclass
 class Target:
     """An open target. Close it (or use it as a context manager): that gives the lock and the state back. spec: of the store itself;
-    tree: path of the live folder, empty for layout packed."""
+    tree: path of the live folder, or URL of the live prefix; empty for layout packed."""
 
     spec: TargetSpec
     store: CountingStore
@@ -57,6 +59,16 @@ class Target:
     @property
     def url(self) -> str:
         return self.tree or self.store.url
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether it is a tree whose live place is in a bucket."""
+        return bool(self.tree) and not is_folder_url(self.tree)
+
+    @property
+    def live(self) -> SiteSpec:
+        """The live place of a tree as a site."""
+        return live_spec(self.spec.store, self.tree)
 
     @property
     def uuid(self) -> str:
@@ -115,7 +127,7 @@ def open_target(
             "cannot use the target",
             where=url,
             why="it is the store of a tree" if info["layout"] == TREE else f"its store says layout {info['layout']!r}",
-            hint=f"name the tree itself: {os.path.dirname(url)}" if info["layout"] == TREE else "is it a copy of another target?",
+            hint=f"name the tree itself: {url.rpartition('/')[0]}" if info["layout"] == TREE else "is it a copy of another target?",
         )
     elif site and site != info["site"]:
         raise UsageError(
@@ -138,7 +150,7 @@ def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:
     """(how to reach the store, the live folder) of the target that a URL names; no live folder where that is the store itself.
     layout: of a target that is to be made if there is none."""
     if not is_folder_url(spec.store.url):
-        return spec, ""
+        return _located_in_bucket(spec, layout) if can_be_tree(spec.store.url) else (spec, "")
     folder = folder_of(spec.store.url)
     inside = folder / STORE
     # Looked for first: the site of a tree may well have a mirror.json of its own, a packed target has no `.mirror/`.
@@ -146,6 +158,42 @@ def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:
     if not is_tree and (layout != TREE or os.path.lexists(folder / MIRROR_KEY)):
         return spec, ""
     return replace(spec, store=replace(spec.store, url=str(inside))), str(folder)
+
+
+def can_be_tree(url: str) -> bool:
+    """Whether a place of this URL can hold a tree."""
+    return is_folder_url(url) or url.startswith("s3://")
+
+
+def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
+    """The live place of a tree as a site, reached as its store is."""
+    return SiteSpec(
+        tree,
+        endpoint_url=store.endpoint_url,
+        region=store.region,
+        profile=store.profile,
+        static_credentials=store.static_credentials,
+    )
+
+
+def _located_in_bucket(spec: TargetSpec, layout: str) -> tuple[TargetSpec, str]:
+    """`located` for an S3 prefix. One request, or two: the site of a tree may have a mirror.json of its own."""
+    inside = replace(spec, store=replace(spec.store, url=f"{spec.store.url}/{STORE}"))
+    try:
+        is_tree = _has_info(inside.store)
+    except AuthError:
+        return spec, ""  # where keys that are missing are forbidden ones; what is really wrong is told by the next request
+    if not is_tree and layout == TREE:
+        is_tree = not _has_info(spec.store)
+    return (inside, spec.store.url) if is_tree else (spec, "")
+
+
+def _has_info(spec: StoreSpec) -> bool:
+    try:
+        open_store(spec).get(MIRROR_KEY, 1 << 20)
+    except NotFound:
+        return False
+    return True
 
 
 def _is_there(folder: Path) -> bool:
@@ -230,7 +278,7 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
             hint="check the path, or make one with `mirror init`",
         )
     _check_making(making, url, tree)
-    others = _other_things(store, tree)
+    others = _other_things(spec.store, store, tree)
     if any(key.startswith(LOG_PREFIX) for key in others):
         raise DamageError(
             "cannot use the target",
@@ -246,7 +294,7 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
     info = new_info(making.layout, making.site or "site")
     if dry_run:
         return info
-    if tree:
+    if tree and is_folder_url(tree):
         _make_folder(tree)
     store.create(MIRROR_KEY, sealed_json(info))
     if store.create(MIRROR_KEY, b"{}"):
@@ -270,7 +318,8 @@ def _check_making(making: Making, url: str, tree: str) -> None:
     if making.layout not in (PACKED, TREE):
         raise UsageError(what, where=url, why=f"layout {making.layout!r} does not exist", hint=layouts)
     if making.layout == TREE and not tree:
-        raise UsageError(what, where=url, why="layout 'tree' needs a local folder", hint="say --layout packed, or name a folder")
+        hint = "say --layout packed, or name a folder or an s3:// prefix"
+        raise UsageError(what, where=url, why="layout 'tree' needs a local folder or an S3 prefix", hint=hint)
     if making.site and not is_site_name(making.site):
         why, hint = f"{making.site!r} is no site name", "lower-case letters, digits, dots and hyphens"
         raise UsageError(what, where=url, why=why, hint=hint)
@@ -293,9 +342,11 @@ def _make_folder(tree: str) -> None:
         raise error_for(error, "cannot make the target", tree) from error
 
 
-def _other_things(store: MaintainedStore, tree: str) -> list[str]:
+def _other_things(spec: StoreSpec, store: MaintainedStore, tree: str) -> list[str]:
     """What a place holds that is to become a target; folders of a store with a slash."""
     found = []
+    if tree and not is_folder_url(tree):
+        return [name for name in names_in(live_spec(spec, tree)) if name != f"{STORE}/"] + _other_things(spec, store, "")
     if tree:
         try:
             found = sorted(name for name in os.listdir(tree) if name not in (STORE, "lost+found"))
@@ -303,7 +354,7 @@ def _other_things(store: MaintainedStore, tree: str) -> list[str]:
             return []
         except NotADirectoryError as error:
             raise UsageError("cannot make the target", where=tree, why="it is not a folder") from error
-        return found + _other_things(store, "")
+        return found + _other_things(spec, store, "")
     if is_folder_url(store.url):
         folder = folder_of(store.url)
         try:

@@ -7,16 +7,18 @@ content goes to drafts beside the live tree, nothing of it into packs: packs are
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from mirror import log
 from mirror.closing import Closing
 from mirror.displace import Displacement
+from mirror.errors import InTheWayError
 from mirror.events import Job, Problem
 from mirror.keys import STORE
+from mirror.lease import SECONDS, Lease, Watch
 from mirror.lookup import ChunkIndex
 from mirror.manifest import File, Ref
 from mirror.owners import Owners
@@ -24,20 +26,23 @@ from mirror.plan import Fetch, Item
 from mirror.publish import description
 from mirror.site import Site, SiteSpec
 from mirror.site.live import LiveTree
+from mirror.site.live_bucket import LiveBucket
 from mirror.snapshot import ManifestReader
 from mirror.spool import Sorter
 from mirror.steps import Works
 from mirror.store.errnos import error_for
 from mirror.target import Target
-from mirror.transfer import stage
+from mirror.transfer import stage, up
 from mirror.transfer.send import Limits, Sender, Sent, Way
 from mirror.unfinished import unfinished
+from mirror.wholes import Wholes
 from mirror.workers import Crew
 
 
 @dataclass
 class TreeRun:
-    """One sync's dealings with one tree. The lock is held. told: members of a snapshot that tell of problems."""
+    """One sync's dealings with one tree. The lock of a folder is held. told: members of a snapshot that tell of problems; wait,
+    take_over: what to do about another publisher into a bucket."""
 
     target: Target
     spec: SiteSpec
@@ -50,15 +55,21 @@ class TreeRun:
     crew: Callable[[], Crew]
     told: Callable[[], dict[str, Any]]
     exit: ExitStack
+    wait: bool = False
+    take_over: bool = False
+    lease_seconds: float = SECONDS
     newest: log.Record | None = None  # record that this run appended
-    history: int = 0  # bytes of packs for what was displaced
-    _live: LiveTree | None = None
+    history: int = 0  # bytes of packs, and of whole files, for what was displaced
+    _live: LiveTree | LiveBucket | None = None
     _owners: Owners = field(default_factory=lambda: Owners(False, "", ""))
 
     @property
-    def live(self) -> LiveTree:
-        """The live folder, opened when it is first needed."""
+    def live(self) -> LiveTree | LiveBucket:
+        """The live place, opened when it is first needed."""
         if self._live is None:
+            if self.target.in_bucket:
+                self._live = self.exit.enter_context(LiveBucket(self.target.live, self.target.spec.store.transfers))
+                return self._live
             try:
                 self._live = self.exit.enter_context(LiveTree(self.target.tree))
             except OSError as error:
@@ -67,18 +78,25 @@ class TreeRun:
 
     def staged(self) -> int:
         """Bytes of drafts that an interrupted run left: they are room for this one."""
-        if not os.path.isdir(os.path.join(self.target.tree, STORE, "staged")):
+        if self.target.in_bucket or not os.path.isdir(os.path.join(self.target.tree, STORE, "staged")):
             return 0
-        return self.live.staging.size()
+        live = self.live
+        assert isinstance(live, LiveTree)
+        return live.staging.size()
 
     def finish(self, head: log.Record | None, index: Callable[[], ChunkIndex]) -> log.Record | None:
         """Finish what a run that died left open; the head afterwards."""
         while head is not None and (found := unfinished(self.target.store, head)) is not None:
+            if self.target.in_bucket and not self.take_over and not Watch(self.target.store, self.job).is_dead():
+                self._in_the_way(head)
+                head = log.read_head(self.target.store, head.number)
+                continue
             self.dooms.learn(head)
             known = index()
             known.refresh(self.dooms)
             try:
-                self._closing(known, head.epoch).finish(found, head)
+                with self._publishing():
+                    self._closing(known, head.epoch).finish(found, head)
             except OSError as error:
                 raise self._stopped(error) from error
             head = log.read_head(self.target.store, head.number)
@@ -86,12 +104,41 @@ class TreeRun:
                 log.put_hint(self.target.store, head)
         return head
 
+    def _in_the_way(self, head: log.Record) -> None:
+        """InTheWayError unless this run waits for others."""
+        if not self.wait:
+            raise InTheWayError(
+                "cannot publish into",
+                where=self.target.url,
+                why=f"another run is publishing there since record {head.number}, and is alive",
+                hint="wait for it with --wait; if you know that it is dead, say --take-over",
+            )
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        """While the live place is changed: in a bucket nobody has a lock, but a lease."""
+        live = self.live
+        if not isinstance(live, LiveBucket):
+            yield
+            return
+        with Lease(self.target.store, self.job.id, self.lease_seconds) as lease:
+            live.guard(lease.check)
+            try:
+                yield
+            finally:
+                live.guard(None)
+
     def read(self, plan: Iterable[Item], index: ChunkIndex, epoch: int, crew: Crew, limits: Limits, results: Sorter) -> Sent:
         """Make drafts of all files that the plan wants read."""
-        live = self.live
-        way = Way(stage.run_batch, self._wanted, lambda found: stage.is_draft(live.staging, found), live.settle)
-        job = stage.Job(self.spec, live.root, epoch)
-        target = self.target
+        live, target = self.live, self.target
+        job: stage.Job | up.Job
+        if isinstance(live, LiveTree):
+            staging = live.staging
+            way = Way(stage.run_batch, self._wanted, lambda found: stage.is_draft(staging, found), live.settle)
+            job = stage.Job(self.spec, live.root, epoch)
+        else:  # nothing is staged in a bucket: it is read to know what it is, and once more when it is sent
+            way = Way(up.read_batch, kept=lambda found: True)
+            job = up.Job(self.spec, target.spec.store, epoch)
         sender = Sender(target.store, target.state, index, job, self.source, crew, self.job, limits, results, way=way)
         try:
             sent = sender.run(plan)
@@ -99,6 +146,7 @@ class TreeRun:
             return sent
         finally:
             stage.release()
+            up.release()
 
     def _wanted(self, item: Fetch) -> stage.Wanted:
         entry, before = item.entry, item.before
@@ -128,18 +176,23 @@ class TreeRun:
                     expected=log.ref_json(prepared.expected) if prepared.expected else None,
                     owner=self.job.id,
                 )
-                record = log.append(self.target.store, body)
-                if not isinstance(record, log.Record):
-                    return None
-                closing = self._closing(index, epoch)
-                snapshot = closing.carry_out(record, record, steps)
-                self.newest = closing.newest
-                return snapshot
+                with self._publishing():
+                    record = log.append(self.target.store, body)
+                    if not isinstance(record, log.Record):
+                        return None
+                    closing = self._closing(index, epoch)
+                    snapshot = closing.carry_out(record, record, steps)
+                    self.newest = closing.newest
+                    self.history += works.wholes.kept if works.wholes is not None else 0
+                    return snapshot
         except OSError as error:
             raise self._stopped(error) from error
 
     def _works(self, index: ChunkIndex, epoch: int) -> Works:
-        return Works(self.target, self.reader, index, self.live, self._owners, self.job, self.on_problem, epoch, self.crew)
+        live, target, wholes = self.live, self.target, None
+        if isinstance(live, LiveBucket):
+            wholes = Wholes(live.site, target.store, self.dooms, epoch)
+        return Works(target, self.reader, index, live, self._owners, self.job, self.on_problem, epoch, self.crew, wholes)
 
     def _closing(self, index: ChunkIndex, epoch: int) -> Closing:
         return Closing(self._works(index, epoch), self.source, self.site, self.job.id, self.told)

@@ -42,7 +42,8 @@ from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore, Counts
 from mirror.survey import beside_store, check_ends
 from mirror.tally import VerifyReport
-from mirror.target import Target, TargetSpec, located, open_target
+from mirror.target import Target, TargetSpec, is_folder_url, live_spec, located, open_target
+from mirror.wholes import listed
 from mirror.workers import Crew
 
 _TOGETHER = 100  # suspicions that one look at the head confirms
@@ -236,9 +237,13 @@ class _Verify:
     def _live(self) -> LiveCheck:
         """Hold the live tree against the newest snapshot."""
         number, newest = max(self.snapshots.items())
-        busy = busy_paths(self.store, self.head, self.reader, self.db)
-        check = LiveCheck(self.tree, self.reader, self.db, number, self._reads, busy, self._report, self.job)
+        in_bucket = not is_folder_url(self.tree)
+        busy = busy_paths(self.store, self.head, self.reader, self.db, in_bucket)
+        live = live_spec(self.spec.store, self.tree)
+        check = LiveCheck(live, self.reader, self.db, number, self._reads, busy, self._report, self.job, in_bucket)
         check.run(newest.manifest)
+        if in_bucket:
+            check.look_at_wholes(listed(self.store, self.dooms), lambda key, why: self._problem(key, why, _BRING_BACK))
         self.report.live_files = check.files
         return check
 

@@ -126,11 +126,13 @@ class Site(Protocol):
 
 class There(NamedTuple):
     """What is at a path of a writable site now. tag: the place's own word for this version of it (an ETag), "" where it has none;
-    size: bytes; mtime: ns, as it was given to `put` where the place keeps times, else as the place has it, None if it has none."""
+    size: bytes; mtime: ns, as it was given to `put` where the place keeps times, else as the place has it, None if it has none;
+    fingerprint: as it was given to `put`, b"" where it was not or the place keeps no such note."""
 
     tag: str
     size: int
     mtime: int | None
+    fingerprint: bytes = b""
 
 
 class Written(NamedTuple):
@@ -204,7 +206,8 @@ class CopyingSite(WritableSite, Protocol):
 
     def copy(self, source: bytes, path: bytes, what: Description, expected: str | None = ANYTHING) -> Written | Lost:
         """Make `path` a file with the content of the file `source` and this description; both may be the same path, to describe it
-        anew. FileNotFoundError when the source is gone. Durable when it returns."""
+        anew. FileNotFoundError when the source is gone, or is noted to have another fingerprint than the description says. Durable
+        when it returns."""
         ...
 
     def put_changed(

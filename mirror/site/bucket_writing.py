@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -31,7 +31,7 @@ from mirror.keys import path_fault, show
 from mirror.objectclient.answers import Verdict, client_verdict, error_for, verdict
 from mirror.objectclient.build import client_builder
 from mirror.site import ANYTHING, CONDITIONS, COPIES, TIMES, TYPES, CopyingSite, Lost, SiteSpec, There, Unchanged, Written
-from mirror.site.headers import OBSTORE, headers_of, parse_time
+from mirror.site.headers import OBSTORE, headers_of, parse_fingerprint, parse_time
 from mirror.site.objects import ObjectSite
 from mirror.site.parts import COPY_MOST, Sent, checked, in_parts, part_bytes, parts_of
 from mirror.site.writing import Description
@@ -81,12 +81,12 @@ class WritableBucket(ObjectSite):
             with self.translated(path, "cannot look at"):
                 if _is_odd(path):
                     head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-                    return _there(head["ETag"], head["ContentLength"], head["LastModified"], head["Metadata"].get("mtime"))
+                    return _there(head["ETag"], head["ContentLength"], head["LastModified"], head["Metadata"])
                 import obstore
 
                 answer = obstore.get(self._reader, key, options={"head": True})
                 meta = answer.meta
-                return _there(meta["e_tag"] or "", meta["size"], meta["last_modified"], answer.attributes.get("mtime"))
+                return _there(meta["e_tag"] or "", meta["size"], meta["last_modified"], answer.attributes)
         except NotFound:
             return None
 
@@ -168,7 +168,7 @@ class WritableBucket(ObjectSite):
     def copy(self, source: bytes, path: bytes, what: Description, expected: str | None = ANYTHING) -> Written | Lost:
         """See `CopyingSite.copy`. One request up to 1 GiB."""
         there = self.look(source)
-        if there is None:
+        if there is None or (source != path and what.fingerprint not in (b"", there.fingerprint)):
             raise FileNotFoundError(errno.ENOENT, "the file that it is to be a copy of is gone")
         if there.size > COPY_MOST:
             parts = parts_of(there.size, [Unchanged(0, 0, there.size)])
@@ -182,6 +182,7 @@ class WritableBucket(ObjectSite):
                 Bucket=self._bucket,
                 Key=self._prefix + self._key(path),
                 CopySource=self._source(source),
+                CopySourceIfMatch=f'"{there.tag}"',
                 MetadataDirective="REPLACE",
                 **headers,
                 **_conditions(expected),
@@ -224,8 +225,7 @@ class WritableBucket(ObjectSite):
 
         def complete() -> str:
             listed = {"Parts": [{"ETag": f'"{tags[number]}"', "PartNumber": number} for number in sorted(tags)]}
-            answer = self._client.complete_multipart_upload(**upload, MultipartUpload=listed, **_conditions(expected))
-            return _plain(answer["ETag"])
+            return _plain(self._complete(upload, MultipartUpload=listed, **_conditions(expected))["ETag"])
 
         outcome: Written | Lost | None = None
         try:
@@ -244,6 +244,9 @@ class WritableBucket(ObjectSite):
         finally:
             if not isinstance(outcome, Written):
                 self._abort(upload)
+
+    def _complete(self, upload: dict[str, Any], **more: Any) -> Any:
+        return self._client.complete_multipart_upload(**upload, **more)
 
     def _abort(self, upload: dict[str, Any]) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -361,11 +364,12 @@ def _tag_of(parts: dict[int, str]) -> str:
     return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
-def _there(tag: str, size: int, modified: datetime, kept: str | None) -> There:
+def _there(tag: str, size: int, modified: datetime, notes: Mapping[Any, str]) -> There:
+    kept = notes.get("mtime")
     mtime = parse_time(kept) if kept else None
     if mtime is None:
         mtime = int(modified.timestamp()) * 1_000_000_000
-    return There(_plain(tag), size, mtime)
+    return There(_plain(tag), size, mtime, parse_fingerprint(notes.get("xxh3")))
 
 
 def _conditions(expected: str | None) -> dict[str, str]:

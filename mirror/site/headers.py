@@ -40,6 +40,8 @@ def headers_of(path: bytes, what: Description) -> tuple[dict[str, Any], tuple[st
         "ContentType": named or media_type(path),
         "Metadata": {} if what.mtime is None else {"mtime": time_text(what.mtime)},
     }
+    if what.fingerprint:
+        headers["Metadata"]["xxh3"] = what.fingerprint.hex()
     unset = []
     for name, value in what.headers:
         if (known := _HEADERS.get(name.lower())) and _is_clean(value):
@@ -62,6 +64,19 @@ def time_text(mtime: int) -> str:
     seconds, rest = divmod(abs(mtime), 1_000_000_000)
     decimals = f".{rest:09}".rstrip("0").rstrip(".")
     return f"{'-' if mtime < 0 else ''}{seconds}{decimals}"
+
+
+def parse_fingerprint(text: str | None) -> bytes:
+    """The fingerprint behind its note; b"" for other text.
+
+    >>> parse_fingerprint("00" * 16) == bytes(16), parse_fingerprint("zz")
+    (True, b'')
+    """
+    try:
+        found = bytes.fromhex(text or "")
+    except ValueError:
+        return b""
+    return found if len(found) == 16 else b""
 
 
 def parse_time(text: str) -> int | None:

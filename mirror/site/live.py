@@ -17,15 +17,20 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from blake3 import blake3
 
 from mirror.keys import STORE, parent_of
-from mirror.site import FILE, SYMLINK
+from mirror.site import FILE, FOLDER, SYMLINK, SiteSpec
+from mirror.site.standing import OTHER, Standing
 from mirror.site.writing import Description, FolderWriter
 
+if TYPE_CHECKING:
+    from mirror.site.standing import LivePlace
+
+T = TypeVar("T")
 _STAGED, _ASIDE = "staged", "aside"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOREPLACE, _EXCHANGE = 1, 2
@@ -197,10 +202,13 @@ def sweep_staged(root: str) -> None:
 
 
 class LiveTree:
-    """The live folder. For one thread, and for one run at a time: whoever uses it holds the tree's lock."""
+    """The live folder, a `LivePlace`. For one thread, and for one run at a time: whoever uses it holds the tree's lock."""
+
+    files_only = False
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        self.root = self.url = root
+        self.spec = SiteSpec(root)
         self.writer = FolderWriter(root)
         try:
             self.staging = Staging(root)
@@ -226,6 +234,30 @@ class LiveTree:
     def stat(self, path: bytes) -> os.stat_result | None:
         """lstat of a live path, None when nothing is there."""
         return self.writer.stat(path)
+
+    def standing(self, path: bytes) -> Standing | None:
+        """See `LivePlace.standing`."""
+        there = self.stat(path)
+        if there is None:
+            return None
+        # A file of several names changes its ctime when another of them does.
+        seen = (there.st_ino, there.st_ctime_ns) if there.st_nlink == 1 else (0, 0)
+        if stat.S_ISLNK(there.st_mode):
+            return Standing(SYMLINK, 0, there.st_mtime_ns, seen=seen, target=self.target(path))
+        kind = FILE if stat.S_ISREG(there.st_mode) else FOLDER if stat.S_ISDIR(there.st_mode) else OTHER
+        return Standing(kind, there.st_size, there.st_mtime_ns, stat.S_IMODE(there.st_mode), seen)
+
+    def each(self, items: Iterable[tuple[bytes | None, T]]) -> Iterator[tuple[T, Standing | OSError | None]]:
+        """See `LivePlace.each`."""
+        for path, item in items:
+            try:
+                yield item, self.standing(path) if path is not None else None
+            except OSError as error:
+                yield item, error
+
+    def sweep(self) -> None:
+        """See `LivePlace.sweep`."""
+        self.staging.sweep()
 
     def target(self, path: bytes) -> bytes:
         """What a live symbolic link says."""
@@ -435,3 +467,7 @@ def _difference(place: tuple[int, bytes], expected: Expected, *, moved: bool = F
     if inode and (there.st_ino != inode or (not moved and there.st_ctime_ns != ctime)):
         return "it was replaced behind our back"
     return ""
+
+
+if TYPE_CHECKING:
+    _PROMISE: type[LivePlace] = LiveTree

@@ -113,6 +113,18 @@ class ObjectSite:
         """Always empty: what one GET gives is one version of the object."""
         return ""
 
+    def names(self) -> list[str]:
+        """Some names at the top, what is below a common folder as that folder's. One request."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, Delimiter="/", MaxKeys=10)
+        except (BotoCoreError, ClientError) as error:
+            raise self._refusal(client_verdict(error), self._url, "cannot list") from error
+        found = [each["Key"] for each in answer.get("Contents", ())]
+        found += [each["Prefix"] for each in answer.get("CommonPrefixes", ())]
+        return sorted(key[len(self._prefix) :] for key in found if key != self._prefix)
+
     @cached_property
     def _reader(self) -> ObjectStore:
         build = client_builder(self._spec, "s3", self._bucket, self._prefix.rstrip("/"))

@@ -47,6 +47,13 @@ def open_writable(spec: SiteSpec) -> WritableSite:
     return WritableAny(spec)
 
 
+def names_in(spec: SiteSpec) -> list[str]:
+    """Some names at the top of an S3 prefix, folders with a slash; none when it is empty. One request."""
+    from mirror.site.objects import ObjectSite
+
+    return ObjectSite(spec).names()
+
+
 def _folder(url: str, what: str) -> str | None:
     """The path of a local folder; None for another URL. UsageError, beginning with `what`."""
     scheme = _SCHEME.match(url)

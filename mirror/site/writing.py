@@ -41,7 +41,7 @@ def _reason(error: Exception) -> str:
 
 class Description(NamedTuple):
     """Metadata to set; None (or empty) leaves that alone. mtime: ns; mode: 07777 bits; uid, gid: numbers. media_type, headers: how
-    it is published, for sites that keep that; a folder does not."""
+    it is published, fingerprint: of its content, to be noted, for sites that keep that; a folder does not."""
 
     mtime: int | None = None
     mode: int | None = None
@@ -50,6 +50,7 @@ class Description(NamedTuple):
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     media_type: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    fingerprint: bytes = b""
 
 
 class Draft(NamedTuple):

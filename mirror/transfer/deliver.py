@@ -66,7 +66,8 @@ class Delivery:
     """One transfer. index: the merged index as of now; ids: the chunk ids of an entry; look_again: whether the index is fresher
     now.
 
-    on_unset: told of what of a description could not be set (path, sentence)."""
+    on_unset: told of what of a description could not be set (path, sentence); on_failed: told of each path that was not put as well
+    (path, kind of problem, why)."""
 
     store: ReadableStore
     site: WritableSite
@@ -77,6 +78,7 @@ class Delivery:
     on_problem: Callable[[Problem], None]
     on_unset: Callable[[bytes, str], None]
     threads: int = 8
+    on_failed: Callable[[bytes, str, str], None] = lambda path, kind, why: None
     files_written: int = 0
     bytes_written: int = 0
     _second: list[tuple[Order, str]] = field(default_factory=list)
@@ -232,6 +234,7 @@ class Delivery:
             self.job.say(Advanced(self.files_written - files, self.bytes_written - size))
 
     def _problem(self, path: bytes, kind: str, why: str) -> None:
+        self.on_failed(path, kind, why)
         self.on_problem(Problem(show(path), kind, why))
 
 

@@ -23,7 +23,8 @@ from mirror.errors import NotFound
 from mirror.lookup import Location, open_places, places
 from mirror.manifest import split_ids
 from mirror.pack import Slot
-from mirror.site.files import FolderSite
+from mirror.site import Site, SiteSpec
+from mirror.site.open import open_site
 from mirror.site.writing import Description, Draft, FolderWriter, fingerprint_of, write_at
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
@@ -72,13 +73,13 @@ def encode_batch(files: list[Wanted]) -> bytes:
 
 
 class Job(NamedTuple):
-    """What every batch of a run shares; picklable. index_path: the file that `lookup.open_places` opens; tree: the live folder of
-    the target, if it has one."""
+    """What every batch of a run shares; picklable. index_path: the file that `lookup.open_places` opens; live: the live place of the
+    target, if it has one."""
 
     root: str
     store: StoreSpec
     index_path: str
-    tree: str = ""
+    live: SiteSpec | None = None
 
 
 class Written(NamedTuple):
@@ -108,6 +109,11 @@ def _store(spec: StoreSpec) -> CountingStore:
     return CountingStore(open_store(spec))
 
 
+@lru_cache(maxsize=2)
+def _live(spec: SiteSpec) -> Site:
+    return open_site(spec)
+
+
 _indexes: dict[tuple[str, int], sqlite3.Connection] = {}
 
 
@@ -124,6 +130,7 @@ def release() -> None:
     while _indexes:
         _indexes.popitem()[1].close()
     _store.cache_clear()
+    _live.cache_clear()
 
 
 @dataclass
@@ -252,7 +259,7 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     batch = _Batch(writer)
     growing: list[_Growing] = []
     try:
-        growing = _start(batch, _decoder.decode(files), _index(job.index_path), job.tree)
+        growing = _start(batch, _decoder.decode(files), _index(job.index_path), job.live)
         _fill(store, batch, growing)
         batch.settle()
     except BaseException:
@@ -269,9 +276,9 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     return Outcome(batch.plain, batch.results, batch.written, store.counts - before)
 
 
-def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection, tree: str) -> list[_Growing]:
+def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection, place: SiteSpec | None) -> list[_Growing]:
     growing = []
-    live = FolderSite(tree) if tree else None
+    live = _live(place) if place else None
     lists = [split_ids(wanted.ids) for wanted in files]
     found = places(index, chain.from_iterable(lists))
     for wanted, ids in zip(files, lists, strict=True):
@@ -309,7 +316,7 @@ def _pieces(ids: list[ChunkId], found: dict[ChunkId, Location], at: int) -> tupl
     return pieces, at
 
 
-def _from_live(batch: _Batch, live: FolderSite, one: _Growing) -> bool:
+def _from_live(batch: _Batch, live: Site, one: _Growing) -> bool:
     """Take a file's content from a live tree; False when none of the paths has it. What is wrong with writing it is its result."""
     wanted = one.wanted
     for path in wanted.live:

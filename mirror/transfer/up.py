@@ -190,6 +190,17 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
     return Outcome(encoded(results), sum(r.read for r in results), filler.new_chunks, filler.new_bytes, store.counts - before)
 
 
+def read_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
+    """Read and identify these files, store nothing."""
+    site = _site(job.site)
+    results = [fetch(site, wanted.path, wanted.class_, lambda content: _dropped) for wanted in files]
+    return Outcome(encoded(results), sum(r.read for r in results), 0, 0, Counts())
+
+
+def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:
+    """Only the ids count here."""
+
+
 def encoded(results: list[Fetched]) -> list[tuple[bytes, bytes]]:
     """Results as an outcome carries them."""
     return [(result.path, _encoder.encode(result)) for result in results]
