@@ -200,9 +200,10 @@ class Closing:
         db, key = self.works.target.state.db, self.works.reader.content_key
         for step in steps.all:
             after = step.after
-            if isinstance(after, File) and after.size:
-                if db.execute("SELECT 1 FROM moved WHERE content = ? LIMIT 1", (key(after),)).fetchone():
-                    yield after
+            if not isinstance(after, File) or not after.size:
+                continue
+            if db.execute("SELECT 1 FROM moved WHERE content = ? LIMIT 1", (key(after),)).fetchone():
+                yield after
 
     def _pack(self, before: dict[bytes, File]) -> set[bytes]:
         keep: set[bytes] = set()

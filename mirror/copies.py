@@ -28,8 +28,8 @@ _MOST = 8  # places of one content that are tried
 
 
 class Copies:
-    """Paths of a live tree by content, as far as it was asked for (`look`). db: temporary tables go there. wholes: gives the keys of
-    the files that are kept whole, by content key, asked once."""
+    """Paths of a live tree by content, as far as it was asked for (`look`). db: temporary tables go there. wholes: gives the keys
+    of the files that are kept whole, by content key, asked once."""
 
     def __init__(
         self, site: Site, reader: ManifestReader, db: sqlite3.Connection, wholes: Callable[[], dict[bytes, str]] = dict

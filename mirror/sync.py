@@ -406,7 +406,7 @@ class _Run:
         report.files_read, report.bytes_read = counts.fetch_files, counts.fetch_bytes
 
     def _requests(self, of_workers: Requests) -> None:
-        counts = self.store.counts + of_workers
+        counts = self.store.counts + of_workers + (self._tree.requests if self._tree else Requests())
         self.report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
         self.report.bytes_uploaded = counts.bytes_up
 

@@ -31,6 +31,7 @@ from mirror.snapshot import ManifestReader
 from mirror.spool import Sorter
 from mirror.steps import Works
 from mirror.store.errnos import error_for
+from mirror.store.wrap import Counts
 from mirror.target import Target
 from mirror.transfer import stage, up
 from mirror.transfer.send import Limits, Sender, Sent, Way
@@ -83,6 +84,11 @@ class TreeRun:
         live = self.live
         assert isinstance(live, LiveTree)
         return live.staging.size()
+
+    @property
+    def requests(self) -> Counts:
+        """To the live place of a bucket."""
+        return Counts(**self._live.site.counts) if isinstance(self._live, LiveBucket) else Counts()
 
     def finish(self, head: log.Record | None, index: Callable[[], ChunkIndex]) -> log.Record | None:
         """Finish what a run that died left open; the head afterwards."""

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -57,6 +59,17 @@ class WritableBucket(ObjectSite):
     def __init__(self, spec: SiteSpec) -> None:
         super().__init__(spec)
         self._room = KEY_MOST - len(self._prefix.encode())
+        self._counting = threading.Lock()
+        self._counts = Counter[str]()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Requests by kind up to now (size: a look, create: a PUT or a part, copy, delete), and bytes_up."""
+        return dict(self._counts)
+
+    def _count(self, **more: int) -> None:
+        with self._counting:
+            self._counts.update(more)
 
     def fault(self, path: bytes) -> str:
         """See `WritableSite.fault`."""
@@ -76,6 +89,7 @@ class WritableBucket(ObjectSite):
 
     def look(self, path: bytes) -> There | None:
         """See `WritableSite.look`. One HEAD."""
+        self._count(size=1)
         key = self._key(path)
         try:
             with self.translated(path, "cannot look at"):
@@ -108,6 +122,7 @@ class WritableBucket(ObjectSite):
 
     def _put_whole(self, path: bytes, data: bytes, headers: dict[str, Any], expected: str | None) -> str:
         key = self._key(path)
+        self._count(create=1, bytes_up=len(data))
         if _is_odd(path) or not headers.keys() <= {*OBSTORE, "Metadata"}:
             conditions = _conditions(expected)
             answer = self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, **headers, **conditions)
@@ -141,8 +156,18 @@ class WritableBucket(ObjectSite):
                 raise OSError(errno.EIO, "what it was to be made of vanished on the server")
             if (there.tag if there else None) != expected:
                 return Lost(there)
-            # A conflict with somebody who did not win either: "try again".
+            # A conflict with somebody who did not win either, "try again"; or a folder that is no object is in the way.
+            if there is None:
+                self._remove_hollow(path)
         raise OSError(errno.EAGAIN, "the service says that it changes, again and again, and it does not")
+
+    def _remove_hollow(self, path: bytes) -> None:
+        """SeaweedFS keeps an empty folder where objects were: it says 412 to a file of that name, and 404 to a look (4.48)."""
+        folder = self._prefix + self._key(path) + "/"
+        with self.translated(path, "cannot write"):
+            found = self._client.list_objects_v2(Bucket=self._bucket, Prefix=folder, MaxKeys=2)
+            if all(each["Key"] == folder and not each["Size"] for each in found.get("Contents", ())):
+                self._client.delete_object(Bucket=self._bucket, Key=folder)
 
     # -- in parts ------------------------------------------------------------------------------------------------
 
@@ -178,6 +203,7 @@ class WritableBucket(ObjectSite):
         headers, unset = headers_of(path, what)
 
         def act() -> str:
+            self._count(copy=1)
             answer = self._client.copy_object(
                 Bucket=self._bucket,
                 Key=self._prefix + self._key(path),
@@ -204,6 +230,7 @@ class WritableBucket(ObjectSite):
         """A multipart upload. pieces: of at most `longest` bytes each, or runs of the version `source_tag` of `source`."""
         headers, unset = headers_of(path, what)
         place = {"Bucket": self._bucket, "Key": self._prefix + self._key(path)}
+        self._count(create=2)  # to begin it, and to complete it
         with self.translated(path, "cannot write"):
             upload = {**place, "UploadId": self._client.create_multipart_upload(**place, **headers)["UploadId"]}
         tags: dict[int, str] = {}
@@ -211,6 +238,7 @@ class WritableBucket(ObjectSite):
         def move(number: int, piece: bytes | Unchanged) -> None:
             with self.translated(path, "cannot write", races=bool(source_tag)):
                 if isinstance(piece, Unchanged):
+                    self._count(copy=1)
                     span = f"bytes={piece.old}-{piece.old + piece.length - 1}"
                     answer = self._client.upload_part_copy(
                         **upload,
@@ -221,6 +249,7 @@ class WritableBucket(ObjectSite):
                     )
                     tags[number] = _plain(answer["CopyPartResult"]["ETag"])
                 else:
+                    self._count(create=1, bytes_up=len(piece))
                     tags[number] = _plain(self._client.upload_part(**upload, PartNumber=number, Body=piece)["ETag"])
 
         def complete() -> str:
@@ -271,6 +300,7 @@ class WritableBucket(ObjectSite):
         if lost := self._is_lost(path, expected):
             return lost
         place = {"Bucket": self._bucket, "Key": self._prefix + self._key(path)}
+        self._count(delete=1)
         try:
             with self.translated(path, "cannot delete", races=expected != ANYTHING):
                 self._client.delete_object(**place, **({"IfMatch": f'"{expected}"'} if expected else {}))

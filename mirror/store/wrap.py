@@ -20,10 +20,10 @@ from mirror.store import Data, MaintainedStore, Stat
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Requests by kind, and bytes. A range is a request: that is what an object store charges for. A listing and a deletion of many
-    count once. Adds and subtracts like a number.
+    count once; a copy is made by a bucket itself. Adds and subtracts like a number.
 
     >>> Counts(get=2, bytes_down=10) + Counts(get=1) - Counts(get=2)
-    Counts(get=1, range=0, size=0, list=0, create=0, hint=0, delete=0, sweep=0, bytes_down=10, bytes_up=0)
+    Counts(get=1, range=0, size=0, list=0, create=0, hint=0, copy=0, delete=0, sweep=0, bytes_down=10, bytes_up=0)
     """
 
     get: int = 0
@@ -32,6 +32,7 @@ class Counts:
     list: int = 0
     create: int = 0
     hint: int = 0
+    copy: int = 0
     delete: int = 0
     sweep: int = 0
     bytes_down: int = 0
@@ -46,7 +47,7 @@ class Counts:
     @property
     def requests(self) -> int:
         """All requests together."""
-        return self.get + self.range + self.size + self.list + self.create + self.hint + self.delete + self.sweep
+        return self.get + self.range + self.size + self.list + self.create + self.hint + self.copy + self.delete + self.sweep
 
 
 class WrappedStore:

@@ -73,8 +73,8 @@ def encode_batch(files: list[Wanted]) -> bytes:
 
 
 class Job(NamedTuple):
-    """What every batch of a run shares; picklable. index_path: the file that `lookup.open_places` opens; live: the live place of the
-    target, if it has one."""
+    """What every batch of a run shares; picklable. index_path: the file that `lookup.open_places` opens; live: the live place of
+    the target, if it has one."""
 
     root: str
     store: StoreSpec

@@ -28,7 +28,7 @@ _UNKNOWN: Final = ChunkId(bytes(32))  # in place of chunks whose lengths nobody 
 
 
 class NotThere(Exception):
-    """The site does not have the content any more that was read. kind: of problem; why: a phrase; tag: of what is to be replaced."""
+    """The site does not have the content any more that was read. kind: of problem; why: a phrase; tag: of what is replaced."""
 
     def __init__(self, kind: str, why: str, tag: str = "") -> None:
         super().__init__(why)

@@ -1,0 +1,239 @@
+"""Trees on S3: people see just the site, every snapshot comes back, and what is not ours is never destroyed.
+
+Truth is what boto3 says of the bucket.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import S3
+from mirrors import BEGINNING, noise, settle, tree, write
+from trees import Night, Walk, all_restore, kinds, publish
+
+from mirror import log
+from mirror.errors import InTheWayError, UsageError
+from mirror.events import Event, Job, PhaseBegan
+from mirror.lease import Lease
+from mirror.plan import DeletionLimit
+from mirror.restore import RestoreOptions, restore
+from mirror.site import SiteSpec
+from mirror.sync import SyncOptions, SyncReport, sync
+from mirror.target import Making, TargetSpec, open_target
+from mirror.verify import VerifyOptions, verify
+
+EVERYTHING = DeletionLimit(percent=100)
+MiB = 1 << 20
+
+
+@pytest.fixture
+def target(tmp_path: Path, s3: S3) -> TargetSpec:
+    return TargetSpec(s3.spec("www"), tmp_path / "cache")
+
+
+def objects(s3: S3) -> dict[str, bytes]:
+    """What people see: key → content."""
+    start = f"{s3.prefix}/www/"
+    keys = [key for key in s3.objects("www") if not key.startswith(".mirror/")]
+    return {key: s3.client.get_object(Bucket=s3.bucket, Key=start + key)["Body"].read() for key in keys}
+
+
+def files(site: Path) -> dict[str, bytes]:
+    """The files of a folder, hard links each by itself."""
+    found = (path for path in site.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(site)): path.read_bytes() for path in found}
+
+
+def clean(s3: S3, site: Path, target: TargetSpec, **options: object) -> SyncReport:
+    """A sync without any problem, after which people see just the site."""
+    report = publish(site, target, max_delete=EVERYTHING, **options)
+    assert report.problems == [], report.problems
+    seen, wanted = objects(s3), files(site)
+    assert seen.keys() == wanted.keys()
+    assert [key for key in seen if seen[key] != wanted[key]] == []
+    return report
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_walk_of_edits(tmp_path: Path, s3: S3, target: TargetSpec, seed: int) -> None:
+    walk = Walk(tmp_path / "site", seed)
+    nights: dict[int, Night] = {}
+    for _ in range(7):
+        report = clean(s3, walk.root, target)
+        if report.snapshot:
+            nights[report.snapshot] = tree(walk.root)
+        walk.edit()
+    assert len(nights) > 3
+    all_restore(target, nights, tmp_path)
+    assert verify(target, VerifyOptions(workers=0)).exit_code == 0
+
+
+def test_what_is_in_the_bucket(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    write(site / "index.html", b"<p>")
+    write(site / "a" / "s.css", b"p{}", BEGINNING + 5)
+    (site / "link").symlink_to("index.html")
+    settle(site)
+    report = clean(s3, site, target)
+    assert not [key for key in s3.objects("www") if key.startswith(".mirror/packs/")]  # nothing is there twice
+    found = s3.client.head_object(Bucket=s3.bucket, Key=f"{s3.prefix}/www/a/s.css")
+    assert found["ContentType"] == "text/css"
+    assert found["Metadata"]["mtime"] == f"{BEGINNING // 10**9}.{(BEGINNING + 5) % 10**9:09}"
+    assert len(found["Metadata"]["xxh3"]) == 32
+    unchanged = clean(s3, site, target)
+    assert not unchanged.snapshot
+    assert sum(unchanged.requests.values()) <= 4  # and one to find out that it is a tree
+    out = tmp_path / "out"
+    restore(target, str(out), RestoreOptions(workers=0))
+    assert tree(out) == tree(site)  # modes, times and the link come from the manifest
+    assert report.snapshot == 2
+
+
+def test_moved_and_large_content_is_not_sent_again(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site, nights = tmp_path / "site", {}
+    write(site / "old" / "film.bin", noise(40 * MiB, 1))
+    write(site / "pic.jpg", noise(300_000, 2))
+    write(site / "page.html", b"one")
+    settle(site)
+    nights[clean(s3, site, target).snapshot] = tree(site)
+    (site / "old").rename(site / "new")
+    (site / "pic.jpg").rename(site / "picture.jpg")
+    shutil.copy2(site / "new" / "film.bin", site / "again.bin")
+    write(site / "page.html", b"two", BEGINNING + 7)
+    settle(site)
+    moved = clean(s3, site, target)
+    nights[moved.snapshot] = tree(site)
+    assert moved.bytes_uploaded < 100_000
+    data = noise(40 * MiB, 1)
+    write(site / "new" / "film.bin", b"!" + data[: 20 * MiB] + b"?" + data[20 * MiB :], BEGINNING + 9)
+    settle(site)
+    changed = clean(s3, site, target)
+    nights[changed.snapshot] = tree(site)
+    assert changed.bytes_uploaded < 30 * MiB
+    write(site / "new" / "film.bin", b"#" + (site / "new" / "film.bin").read_bytes(), BEGINNING + 11)
+    settle(site)
+    again = clean(s3, site, target)
+    nights[again.snapshot] = tree(site)
+    assert again.bytes_uploaded < 6 * MiB  # one byte: a part of the least length
+    all_restore(target, nights, tmp_path)
+    assert verify(target, VerifyOptions(workers=0)).exit_code == 0
+
+
+def test_what_strangers_did_is_noticed_and_kept(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    for name in ("changed.html", "deleted.html", "kept.html", "gone.html"):
+        write(site / name, name.encode())
+    settle(site)
+    first = clean(s3, site, target).snapshot
+    night = tree(site)
+    start = f"{s3.prefix}/www/"
+    s3.client.put_object(Bucket=s3.bucket, Key=start + "changed.html", Body=b"a hand!")
+    s3.client.put_object(Bucket=s3.bucket, Key=start + "gone.html", Body=b"by hand.!")
+    s3.client.delete_object(Bucket=s3.bucket, Key=start + "deleted.html")
+    s3.client.put_object(Bucket=s3.bucket, Key=start + "new.html", Body=b"nobody knows me")
+    s3.client.put_object(Bucket=s3.bucket, Key=start + "foreign.html", Body=b"not ours")
+    found = verify(target, VerifyOptions(workers=0))
+    assert {(p.path, p.kind) for p in found.problems} >= {
+        ("changed.html", "differs"),
+        ("gone.html", "differs"),
+        ("deleted.html", "differs"),
+        ("new.html", "extra"),
+        ("foreign.html", "extra"),
+    }
+    for name in ("changed.html", "deleted.html", "new.html"):
+        write(site / name, b"the site's own " + name.encode(), BEGINNING + 3)
+    (site / "gone.html").unlink()
+    settle(site)
+    report = publish(site, target, max_delete=EVERYTHING)
+    assert sorted(kinds(report.problems)) == [(name, "drift") for name in ("changed.html", "deleted.html", "gone.html", "new.html")]
+    seen = objects(s3)
+    assert seen.pop("foreign.html") == b"not ours"
+    assert seen == files(site)
+    aside = {key: s3.client.get_object(Bucket=s3.bucket, Key=f"{start}.mirror/{key}")["Body"].read() for key in (
+        key.removeprefix(".mirror/") for key in s3.objects("www") if key.startswith(".mirror/aside/"))}  # fmt: skip
+    assert sorted(aside.values()) == [b"a hand!", b"by hand.!", b"nobody knows me"]
+    assert first
+    assert night
+
+
+def watched(site: Path, target: TargetSpec, act: Callable[[Event], None], **options: object) -> SyncReport:
+    """A sync of which every event is seen."""
+    job = Job("sync", listeners=[lambda stamped: act(stamped.event)])
+    return sync(SiteSpec(str(site)), target, SyncOptions(**({"workers": 0} | options)), job)  # type: ignore[arg-type]
+
+
+def test_an_edit_after_the_look_is_not_overwritten(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    for name in ("a.html", "b.html", "c.html"):
+        write(site / name, b"one")
+    settle(site)
+    clean(s3, site, target)
+    start = f"{s3.prefix}/www/"
+    write(site / "a.html", b"two", BEGINNING + 2)
+    write(site / "d.html", b"new", BEGINNING + 2)
+    (site / "c.html").unlink()
+    settle(site)
+
+    def stranger(event: Event) -> None:
+        if isinstance(event, PhaseBegan) and event.phase == "write" and event.files:
+            for name in ("a.html", "c.html", "d.html"):
+                s3.client.put_object(Bucket=s3.bucket, Key=start + name, Body=b"by hand")
+
+    report = watched(site, target, stranger, max_delete=EVERYTHING)
+    assert sorted(kinds(report.problems)) == [("a.html", "unwritable"), ("d.html", "unwritable")]
+    assert {name: data for name, data in objects(s3).items() if data == b"by hand"}.keys() == {"a.html", "c.html", "d.html"}
+    after = publish(site, target, max_delete=EVERYTHING)  # they are drift now: kept aside, and the site's own content comes
+    assert {path for path, _ in kinds(after.problems)} == {"a.html", "c.html", "d.html"}
+    assert objects(s3) == files(site)
+
+
+def test_a_prefix_with_other_things_is_adopted_only_when_asked(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    for name in ("same.html", "other.html"):
+        write(site / name, name.encode())
+    settle(site)
+    start = f"{s3.prefix}/www/"
+    s3.client.put_object(Bucket=s3.bucket, Key=start + "same.html", Body=b"same.html")
+    s3.client.put_object(Bucket=s3.bucket, Key=start + "other.html", Body=b"a version of somebody's")
+    s3.client.put_object(Bucket=s3.bucket, Key=start + "foreign.html", Body=b"not ours")
+    with pytest.raises(UsageError, match="other things"):
+        publish(site, target)
+    report = publish(site, target, making=Making("tree", "www", adopt=True))
+    assert kinds(report.problems) == [("other.html", "drift")]
+    seen = objects(s3)
+    assert seen.pop("foreign.html") == b"not ours"
+    assert seen == files(site)
+    assert not publish(site, target).snapshot
+
+
+def test_a_second_publisher_is_told_and_a_dead_one_is_finished(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    write(site / "a.html", b"one")
+    settle(site)
+    clean(s3, site, target)
+    write(site / "a.html", b"two", BEGINNING + 2)
+    settle(site)
+
+    class Dead(Exception):
+        pass
+
+    def die(event: Event) -> None:
+        if isinstance(event, PhaseBegan) and event.phase == "write":
+            raise Dead
+
+    with pytest.raises(Dead):
+        watched(site, target, die, lease=1.0)
+    other = TargetSpec(target.store, tmp_path / "other-cache")
+    with open_target(other, dry_run=True) as opened, Lease(opened.store, "somebody", 1.0):
+        with pytest.raises(InTheWayError, match="is alive"):
+            publish(site, other)
+    report = publish(site, other)
+    assert report.problems == []
+    assert objects(s3) == files(site)
+    with open_target(other, dry_run=True) as opened:
+        head = log.read_head(opened.store)
+        assert head is not None
+        assert [r.kind for r in log.records_back(opened.store, head, 1)][:2] == [log.SNAPSHOT, log.TAKEOVER]
