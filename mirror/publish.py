@@ -42,9 +42,9 @@ def description(entry: Entry, owners: Owners) -> Description:
 
 @dataclass
 class LiveChanges:
-    """The changes of one publish into a folder. number: of its record, under which things are kept aside. obtain: makes the draft of
-    a file whose content is not staged, False when it can be had from nowhere. failed, removed: paths that could not be done, and
-    that made room; unset: paths whose metadata could not be set as it should be."""
+    """The changes of one publish into a folder. number: of its record, under which things are kept aside. obtain: makes the draft
+    of a file whose content is not staged, False when it can be had from nowhere. failed, removed: paths that could not be done,
+    and that made room; unset: paths whose metadata could not be set as it should be."""
 
     works: Works
     live: LiveTree

@@ -1,6 +1,8 @@
 """`python tests/killed.py K OUT ARGUMENTS…`: the command `mirror ARGUMENTS` that kills itself (SIGKILL) just before its K-th change
 of a file system, or runs to its end (K = 0) and writes how many changes there were to the file OUT.
 
+Where a target is in a bucket, its changes are counted instead: before and after each request that makes one.
+
 Nothing of the program is replaced. Python's audit events tell of each rename, link, removal, new file and new folder; the renames
 that exchange names go through the C library, so calls of the one function that does them are counted by a profiler.
 """
@@ -10,12 +12,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.utime"}
-FUNCTIONS = {"rename_noting"}
+FUNCTIONS = {("live.py", "rename_noting")}
+# Each of these sends one request that changes a bucket.
+REQUESTS = {
+    ("s3.py", "create"), ("s3.py", "put_hint"), ("bucket_writing.py", "_put_whole"), ("bucket_writing.py", "move"),
+    ("bucket_writing.py", "_complete"), ("bucket_writing.py", "act"), ("bucket_writing.py", "remove"),
+}  # fmt: skip
 
 
 class Counter:
@@ -34,7 +42,8 @@ class Counter:
             self.step()
 
     def profile(self, frame: FrameType, event: str, argument: object) -> None:
-        if event in ("call", "return") and frame.f_code.co_name in FUNCTIONS:
+        code = frame.f_code
+        if event in ("call", "return") and (os.path.basename(code.co_filename), code.co_name) in FUNCTIONS | REQUESTS:
             self.step()
 
 
@@ -44,11 +53,15 @@ if __name__ == "__main__":
 
     counter = Counter(int(sys.argv[1]))
     out = sys.argv[2]
-    sys.addaudithook(counter.audit)
+    if not any(word.startswith("s3://") for word in sys.argv[3:]):
+        sys.addaudithook(counter.audit)
     sys.setprofile(counter.profile)
+    threading.setprofile(counter.profile)
     sys.argv[1:] = sys.argv[3:]
+    code = 1
     try:
-        main()
+        code = main()
     finally:
         sys.setprofile(None)
         Path(out).write_text(str(counter.count))
+    sys.exit(code)

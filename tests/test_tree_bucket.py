@@ -83,6 +83,7 @@ def test_what_is_in_the_bucket(tmp_path: Path, s3: S3, target: TargetSpec) -> No
     assert found["ContentType"] == "text/css"
     assert found["Metadata"]["mtime"] == f"{BEGINNING // 10**9}.{(BEGINNING + 5) % 10**9:09}"
     assert len(found["Metadata"]["xxh3"]) == 32
+    clean(s3, site, target)  # what was written just now is read once more
     unchanged = clean(s3, site, target)
     assert not unchanged.snapshot
     assert sum(unchanged.requests.values()) <= 4  # and one to find out that it is a tree

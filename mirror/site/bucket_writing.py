@@ -48,6 +48,7 @@ OBJECT_MOST: Final = 5 << 40
 WRITE_SECONDS: Final = 600
 _FLIGHT: Final = 48 << 20  # bytes of parts in flight
 _TRIES: Final = 4
+_DEEPEST: Final = 64  # folders in each other
 _ABANDONED: Final = timedelta(days=1)
 
 
@@ -163,11 +164,17 @@ class WritableBucket(ObjectSite):
 
     def _remove_hollow(self, path: bytes) -> None:
         """SeaweedFS keeps an empty folder where objects were: it says 412 to a file of that name, and 404 to a look (4.48)."""
-        folder = self._prefix + self._key(path) + "/"
         with self.translated(path, "cannot write"):
-            found = self._client.list_objects_v2(Bucket=self._bucket, Prefix=folder, MaxKeys=2)
-            if all(each["Key"] == folder and not each["Size"] for each in found.get("Contents", ())):
-                self._client.delete_object(Bucket=self._bucket, Key=folder)
+            self._is_hollow(self._prefix + self._key(path) + "/", _DEEPEST)
+
+    def _is_hollow(self, folder: str, deepest: int) -> bool:
+        """Whether nothing but such folders is below; then it is gone."""
+        found = self._client.list_objects_v2(Bucket=self._bucket, Prefix=folder, Delimiter="/", MaxKeys=100)
+        hollow = deepest > 0 and all(each["Key"] == folder and not each["Size"] for each in found.get("Contents", ()))
+        hollow = hollow and all(self._is_hollow(each["Prefix"], deepest - 1) for each in found.get("CommonPrefixes", ()))
+        if hollow:
+            self._client.delete_object(Bucket=self._bucket, Key=folder)
+        return hollow
 
     # -- in parts ------------------------------------------------------------------------------------------------
 
