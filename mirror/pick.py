@@ -275,6 +275,11 @@ class Reading:
         if packed:
             yield from fetch.contents(self.store, self.index, islice(self.reader.chunk_ids(entry), done, None))
             return
+        yield from self.live_content(entry, done)
+
+    def live_content(self, entry: WithContent, done: int = 0) -> Iterator[bytes]:
+        """The chunks of one file behind the first `done`, proved, from the live tree. Unreadable when none of the paths that are
+        known (`look_again` finds more) has them."""
         copy = self.copies.open(entry)
         if copy is None:
             raise fetch.Unreadable("", f"no pack has {show(entry.path)}, nor has the live tree")
