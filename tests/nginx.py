@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from servers import Answer, ask, free_ports, url_of
+from servers import Answer, Visitor, free_ports
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hosting.md"
 START_SECONDS = 20
@@ -127,11 +127,8 @@ class Nginx:
 
     def get(self, url: str, method: str = "GET") -> Answer:
         """Ask for a path exactly as it is written here, on a connection of its own."""
-        return ask(self.port, url, method)
-
-    def fetch(self, path: bytes) -> Answer:
-        """Ask for a file as a browser does."""
-        return self.get(url_of(path))
+        with Visitor(self.port) as visitor:
+            return visitor.ask(url, method)
 
 
 def _temporary(nginx: str, folder: Path) -> list[str]:

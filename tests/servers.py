@@ -203,7 +203,8 @@ class SeaweedFS:
 
     def ask(self, url: str) -> Answer:
         """What it says to someone without a name."""
-        return ask(self.port, url)
+        with Visitor(self.port) as visitor:
+            return visitor.ask(url)
 
     def fetch(self, bucket: str, key: bytes) -> Answer:
         """The same, for an object."""
@@ -238,17 +239,29 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def ask(port: int, url: str, method: str = "GET") -> Answer:
-    """What a server on this machine says to someone without a name who asks for just this, spelt as it is here."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    try:
-        connection._validate_path = lambda _: None  # type: ignore[attr-defined]  # it refuses what a stranger would send
-        connection.putrequest(method, url, skip_accept_encoding=True)
-        connection.endheaders()
-        got = connection.getresponse()
+class Visitor:
+    """Someone without a name who asks a server on this machine, on one connection, for just what is written, spelt as it is."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._connection._validate_path = lambda _: None  # type: ignore[attr-defined]  # it refuses what a stranger would send
+
+    def ask(self, url: str, method: str = "GET") -> Answer:
+        """What the server says."""
+        self._connection.putrequest(method, url, skip_accept_encoding=True)
+        self._connection.endheaders()
+        got = self._connection.getresponse()
         return Answer(got.status, got.read(), {name.lower(): value for name, value in got.getheaders()})
-    finally:
-        connection.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def url_of(path: bytes) -> str:
