@@ -9,9 +9,10 @@ A run that takes over appends a record of its own before it touches the live tre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from mirror.displace import Instead, fetch_spool, is_unpacked, merged, pack_live
 from mirror.envelope import SEGMENT, write_time
 from mirror.errors import InTheWayError
 from mirror.events import Notice, PhaseBegan, SnapshotCommitted
+from mirror.lingering import lingering_paths
 from mirror.manifest import File, Ref, cut_entries, decode_segment
 from mirror.obtain import Obtain, Pairs
 from mirror.plan import Fetch
@@ -31,7 +33,7 @@ from mirror.site import Site
 from mirror.site.live import LiveTree
 from mirror.site.live_bucket import LiveBucket
 from mirror.snapshot import ManifestWriter
-from mirror.spool import Sorter
+from mirror.spool import KeySorter, Sorter
 from mirror.steps import Steps, Works, bare_steps
 from mirror.steps import changes as differing
 from mirror.transfer.send import decode_fetched
@@ -42,7 +44,8 @@ _OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
 
 def members_of(publishing: log.Record) -> dict[str, Any]:
     """What a publishing says that its snapshot says as well."""
-    names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents")
+    names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents",
+             "standing", "lingers")  # fmt: skip
     return {name: publishing.body[name] for name in names if name in publishing.body}
 
 
@@ -66,7 +69,7 @@ class Closing:
         expected = log.ref_of(publishing.body["expected"]) if publishing.body.get("expected") else None
         changes = self._changes(publishing.number, lambda: ((step.before, step.after) for step in steps.all), self.site, recover)
         try:
-            changes.run(steps, publishing.manifest)
+            changes.run(steps, publishing.standing)
             snapshot = self._close(publishing, head, steps, changes, expected)
             works.live.sweep()
             if snapshot.body["deletes"]:
@@ -89,8 +92,10 @@ class Closing:
         if not changes.recover:
             members |= self.told()
         if changes.failures:
-            root = self._really(root, expected, changes)
+            root, standing = self._really(publishing, expected, changes)
             members |= {"changes": None, "complete": False}
+            if standing != root or "standing" in members:
+                members["standing"] = log.ref_json(standing)
             members["totals"] = members["totals"] | {"entries": root.entries, "bytes": root.plain}
             if changes.recover:
                 members["problem_count"] = members.get("problem_count", 0) + changes.failures
@@ -126,15 +131,27 @@ class Closing:
                     )
             base = head
 
-    def _really(self, manifest: Ref, expected: Ref | None, changes: Changes) -> Ref:
-        """The manifest of what is really there now: the one that was wanted, but for what failed; nothing is gone but what made
-        room."""
+    def _really(self, publishing: log.Record, expected: Ref | None, changes: Changes) -> tuple[Ref, Ref]:
+        """(manifest, standing) as they really are now: what was wanted, but for what failed; nothing is gone but what made room."""
+        works = self.works
+        reader, store = works.reader, works.target.store
+        with KeySorter() as sorter:
+            for record in (publishing, *(log.read_record(store, number) for number in publishing.body["parents"])):
+                sorter.extend(lingering_paths(reader, record))
+            lingering = list(islice(sorter, 1))
+            root = self._as_it_is(publishing.manifest, expected, changes, sorter)
+            if not lingering:
+                return root, root
+        return root, self._as_it_is(publishing.standing, expected, changes, ())
+
+    def _as_it_is(self, manifest: Ref, expected: Ref | None, changes: Changes, aside: Iterable[bytes]) -> Ref:
+        """A manifest, but for what failed and what is not gone. aside: paths in order that it has no part in."""
         works = self.works
         target, reader = works.target, works.reader
         known = {r.digest: r.epoch for root in (manifest, expected) if root for r, _ in reader.nodes(root, SEGMENT)}
         writer = ManifestWriter(target.store, works.epoch, dict(known), target.state)
         with Sorter() as stays:
-            for step in self._kept(changes, expected, manifest):
+            for step in self._kept(changes, expected, manifest, aside):
                 stays.add(step.path, _encode(step))
             instead = (_decode(data) for _, data in stays)
             refs = []
@@ -146,10 +163,10 @@ class Closing:
                     target.state.keep_scanned(self.source, ref.digest, memory_of(entries, (UNPROVEN for _ in entries)))
             return writer.tree(refs, root_is_node=True)
 
-    def _kept(self, changes: Changes, expected: Ref | None, manifest: Ref) -> Iterator[Instead]:
+    def _kept(self, changes: Changes, expected: Ref | None, manifest: Ref, aside: Iterable[bytes]) -> Iterator[Instead]:
         """Where the manifest is to say what was there before: paths that failed, and those that were not deleted."""
-        failed, removed = iter(changes.failed), iter(changes.removed)
-        fails, goes = next(failed, None), next(removed, None)
+        failed, removed, others = iter(changes.failed), iter(changes.removed), iter(aside)
+        fails, goes, other = next(failed, None), next(removed, None), next(others, None)
         files_only = self.works.live.files_only
         for before, after in differing(self.works.reader, expected, manifest):
             entry = after if after is not None else before
@@ -159,6 +176,10 @@ class Closing:
                 fails = next(failed, None)
             while goes is not None and goes < path:
                 goes = next(removed, None)
+            while other is not None and other < path:
+                other = next(others, None)
+            if after is None and path == other:
+                continue
             stays = after is None or (files_only and isinstance(before, File) and not isinstance(after, File))
             if path == fails or (stays and path != goes):
                 yield Instead(path, before)
@@ -171,8 +192,8 @@ class Closing:
         works.job.say(PhaseBegan("write", len(steps.gone)))
         keep = self._pack_last_copies(steps, changes)
         changes.remove_all(step for step in reversed(steps.gone) if step.path not in keep)
-        changes.remove_hollow(steps, snapshot.manifest)
-        changes.describe_folders(steps.gone, snapshot.manifest)
+        changes.remove_hollow(steps, snapshot.standing)
+        changes.describe_folders(steps.gone, snapshot.standing)
         works.live.settle()
         self._append(head, lambda base: log.draft(
             log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner))  # fmt: skip
@@ -230,11 +251,11 @@ class Closing:
             return False
         if found.kind == log.PUBLISHING:
             old = log.ref_of(found.body["expected"]) if found.body.get("expected") else None
-            with bare_steps(works.reader, old, found.manifest, works.live.files_only) as steps:
+            with bare_steps(works.reader, old, found.standing, works.live.files_only) as steps:
                 self.carry_out(found, claim, steps, recover=True)
             what = f"the publishing of record {found.number}"
         else:
-            with bare_steps(works.reader, log.ref_of(found.body["deletes"]), found.manifest, works.live.files_only) as steps:
+            with bare_steps(works.reader, log.ref_of(found.body["deletes"]), found.standing, works.live.files_only) as steps:
                 changes = self._changes(found.number, tuple, None, recover=True)
                 try:
                     self._delete(found, claim, steps, changes)

@@ -22,6 +22,7 @@ from mirror.errors import UsageError
 
 if TYPE_CHECKING:
     from mirror.plan import DeletionLimit
+    from mirror.publishing import PublishOptions
     from mirror.restore import RestoreOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
@@ -340,8 +341,16 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         wait=asked.switch("wait"),
         take_over=asked.switch("take_over"),
         lease=asked.parsed("lease", spelling.lease) or SyncOptions().lease,
+        publish=publish_options(asked),
         command=command,
     )
+
+
+def publish_options(asked: Settings) -> PublishOptions:
+    """How a tree is published."""
+    from mirror.publishing import PublishOptions
+
+    return PublishOptions(grace=asked.parsed("delete_grace", spelling.grace) or 0)
 
 
 def restore_options(asked: Settings, command: str, paths: Iterable[str | bytes] = ()) -> RestoreOptions:

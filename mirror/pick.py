@@ -278,6 +278,11 @@ class Reading:
         if packed:
             yield from fetch.contents(self.store, self.index, islice(self.reader.chunk_ids(entry), done, None))
             return
+        yield from self.live_content(entry, done)
+
+    def live_content(self, entry: WithContent, done: int = 0) -> Iterator[bytes]:
+        """The chunks of one file behind the first `done`, proved, from the live tree. Unreadable when none of the paths that are
+        known (`look_again` finds more) has them."""
         copy = self.copies.open(entry)
         if copy is None:
             raise fetch.Unreadable("", f"no pack has {show(entry.path)}, nor has the live tree")
@@ -357,7 +362,7 @@ class Reading:
             self._depth += 1
         newest = log.newest_snapshot(self.store, self.head) if self.target.tree else None
         if newest is not None:
-            self.copies.look(record.manifest, newest.manifest, self._depth)
+            self.copies.look(record.manifest, newest.standing, self._depth)
         return True
 
     def _read_head(self, known: int) -> log.Record | None:

@@ -250,6 +250,7 @@ class SiteOut:
             problem,
             errand.on_unset,
             self._threads,
+            live=reading.live_content if reading.target.tree else None,
         )
         delivery.run(self._orders(survey, errand.job, problem))
         if self.intent.delete:

@@ -219,6 +219,10 @@ class _Verify:
             trees.check(snapshot.manifest)
             if snapshot.changes is not None:
                 trees.check_lines(snapshot.changes, CHANGES, decode_changes, f"the list of changes of snapshot {number}")
+        if self.live is not None:  # older ones need not be there any more
+            newest = max(self.snapshots.items())[1]
+            for root in (newest.standing, *newest.lingers):
+                trees.check(root)
         number = self.head.epoch if self.head else 0
         while number:
             try:
@@ -241,7 +245,7 @@ class _Verify:
         busy = busy_paths(self.store, self.head, self.reader, self.db, in_bucket)
         live = live_spec(self.spec.store, self.tree)
         check = LiveCheck(live, self.reader, self.db, number, self._reads, busy, self._report, self.job, in_bucket)
-        check.run(newest.manifest)
+        check.run(newest.standing)
         if in_bucket:
             check.look_at_wholes(listed(self.store, self.dooms), lambda key, why: self._problem(key, why, _BRING_BACK))
         self.report.live_files = check.files

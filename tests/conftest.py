@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: an environment of its own, and a real S3 server.
+"""Fixtures that every test may use: an environment of its own, a real S3 server, and real web servers.
 
 No test sees the user's home, configuration, credentials or proxies. A hanging test dumps its stacks (faulthandler_timeout).
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nginx import Nginx, server_block
 from servers import SeaweedFS
 
 from mirror.store import StoreSpec
@@ -105,3 +107,14 @@ def s3(seaweed: SeaweedFS, shared_bucket: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.admin.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.admin.secret_key)
     return S3(seaweed, shared_bucket, uuid.uuid4().hex[:12])
+
+
+@pytest.fixture
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Nginx]]:
+    """Starts nginx on a folder: `nginx(root)`, with the server block of docs/hosting.md or with another. It ends with the test."""
+    with ExitStack() as running:
+
+        def serve(root: Path, block: str = "") -> Nginx:
+            return running.enter_context(Nginx(tmp_path_factory.mktemp("nginx"), root, block or server_block()))
+
+        yield serve

@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote_from_bytes
 
 START_SECONDS = 60
 STOP_SECONDS = 1
@@ -200,6 +201,15 @@ class SeaweedFS:
         assert self._client
         return self._client
 
+    def ask(self, url: str) -> Answer:
+        """What it says to someone without a name."""
+        with Visitor(self.port) as visitor:
+            return visitor.ask(url)
+
+    def fetch(self, bucket: str, key: bytes) -> Answer:
+        """The same, for an object."""
+        return self.ask(f"/{bucket}{url_of(key)}")
+
     def new_bucket(self) -> str:
         """A fresh, empty bucket."""
         name = f"test-{uuid.uuid4().hex[:12]}"
@@ -227,6 +237,36 @@ class Answer:
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+
+
+class Visitor:
+    """Someone without a name who asks a server on this machine, on one connection, for just what is written, spelt as it is."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._connection._validate_path = lambda _: None  # type: ignore[attr-defined]  # it refuses what a stranger would send
+
+    def ask(self, url: str, method: str = "GET") -> Answer:
+        """What the server says."""
+        self._connection.putrequest(method, url, skip_accept_encoding=True)
+        self._connection.endheaders()
+        got = self._connection.getresponse()
+        return Answer(got.status, got.read(), {name.lower(): value for name, value in got.getheaders()})
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def url_of(path: bytes) -> str:
+    """What a browser asks a server for, to get the file of this path."""
+    return "/" + quote_from_bytes(path, safe="/")
 
 
 # The request is passed on and carried out, but its answer never comes back: the connection is closed.

@@ -20,6 +20,7 @@ from mirrors import BEGINNING, make_site, mirror, noise, repacked, settle, targe
 from mirrors import in_memory as in_memory_target
 from servers import Answer, s3_error, scripted_http
 from test_hostile import Enemy, file
+from trees import clean
 
 from mirror.errors import DurationLimitError
 from mirror.events import Job
@@ -135,6 +136,28 @@ def test_every_file_arrives_byte_for_byte(site: Path, target: TargetSpec, out: O
     assert f"of {len(contents(site))} files" in notice
     assert "2 hard links" in notice
     assert ("1 empty folders" in notice) == out.spec.url.startswith("s3"), "hollow/er"
+
+
+def test_a_tree_gives_what_no_pack_has(site: Path, tmp_path: Path, out: Out) -> None:
+    """What is live only, what has moved since, and what was displaced; a live file that a stranger changed fails alone."""
+    tree, nights = target_in(tmp_path, "live"), {}
+    for change in ("", "moved", "changed"):
+        if change == "moved":
+            (site / "movie.bin").rename(site / "pages" / "cinema.bin")
+            (site / "big.bin").rename(site / "a" / "big too.bin")
+        elif change:
+            write(site / "pages" / "cinema.bin", noise(11_000_000, 7) + b"the end", BEGINNING + 1)
+            write(site / "index.html", b"<h1>changed</h1>", BEGINNING + 1)
+        settle(site)
+        nights[clean(site, tree).snapshot] = contents(site)
+    for number, night in nights.items():
+        report = out.fill(tree, at=str(number), in_place=True, delete=True, max_delete=DeletionLimit(percent=100))
+        assert {problem.kind for problem in report.problems} == {"special"}, report.problems
+        assert out.look() == night
+    (Path(tree.store.url) / "a" / "big too.bin").write_bytes(b"x" * 2_000_000)
+    report = out.fill(tree, at=str(min(nights)), in_place=True)
+    assert [problem.path for problem in report.problems if problem.kind == "damaged"] == ["big.bin"]
+    assert report.exit_code == 4
 
 
 def test_rclone_finds_nothing_to_do(site: Path, target: TargetSpec, s3: S3, bucket: Out) -> None:

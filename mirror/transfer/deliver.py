@@ -1,11 +1,12 @@
-"""Whole files out of packs, to a site that takes them whole: a bucket, or whatever fsspec can write.
+"""Whole files out of packs or a live tree, to a site that takes them whole: a bucket, or whatever fsspec can write.
 
 Small files are put together in this process, batch by batch, so that a block that neighbours share is read and unpacked once, and
 are put by a few threads: an object service answers slowly and takes many at a time. A large file streams, chunk by proved chunk;
 the site sees to it that nothing is visible before its last byte was right. Sites are asked from threads, everything else happens in
 the one that runs this.
 
-What a batch finds damaged is tried once more after `look_again` says that the head has moved; then it is damage.
+What a batch finds damaged is tried once more each time that `look_again` says that there is something new to look at; then it is
+damage. What packs do not have comes from the live tree, if the target is one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -29,7 +30,7 @@ from mirror.site import ANYTHING, Lost, WritableSite, Written
 from mirror.site.writing import Description
 from mirror.store import ReadableStore
 from mirror.transfer.down import why_not
-from mirror.transfer.fetch import Unreadable, blocks, contents, extract, spans
+from mirror.transfer.fetch import WINDOW_IDS, Unreadable, blocks, contents, extract, spans
 
 _SMALL: Final = 8 << 20  # bytes; files up to here are put together in memory
 _BATCH_BYTES, _BATCH_FILES = 16 << 20, 2048
@@ -66,8 +67,9 @@ class Delivery:
     """One transfer. index: the merged index as of now; ids: the chunk ids of an entry; look_again: whether the index is fresher
     now.
 
-    on_unset: told of what of a description could not be set (path, sentence); on_failed: told of each path that was not put as well
-    (path, kind of problem, why)."""
+    on_unset: told of what of a description could not be set (path, sentence); on_failed: of each path that was not put as well
+    (path, kind of problem, why); live: the content of an entry from a live tree, proved chunk by chunk, or Unreadable; None when
+    the target is no tree."""
 
     store: ReadableStore
     site: WritableSite
@@ -79,6 +81,7 @@ class Delivery:
     on_unset: Callable[[bytes, str], None]
     threads: int = 8
     on_failed: Callable[[bytes, str, str], None] = lambda path, kind, why: None
+    live: Callable[[File], Iterator[bytes]] | None = None
     files_written: int = 0
     bytes_written: int = 0
     _second: list[tuple[Order, str]] = field(default_factory=list)
@@ -91,8 +94,8 @@ class Delivery:
         """Bring them all. OSError when there is no room; MirrorError when the place fails as a whole."""
         self._round(orders)
         again, self._second = self._second, []
-        if again and self.look_again():
-            self._round(order for order, _ in again)
+        while again and self.look_again():
+            self._round([order for order, _ in again])
             again, self._second = self._second, []
         for order, why in again:
             self._problem(order.entry.path, "damaged", why)
@@ -140,7 +143,7 @@ class Delivery:
         for order, ids in zip(batch, lists, strict=True):
             pieces, why = _pieces(ids, found, order.entry.size)
             if why:
-                self._second.append((order, why))
+                yield from self._living(order, why)
             elif not pieces:
                 yield from self._finish(_Growing(order, 0))
             growing = _Growing(order, len(pieces))
@@ -165,6 +168,19 @@ class Delivery:
                 growing.left -= 1
                 if not growing.left:
                     yield from self._finish(growing)
+
+    def _living(self, order: Order, why: str) -> Iterator[tuple[Order, bytes]]:
+        """A file that packs do not have, for this reason."""
+        try:
+            if self.live is None:
+                raise Unreadable("", why)
+            data = b"".join(self.live(order.entry))
+            if xxhash.xxh3_128_digest(data) != order.entry.fingerprint:
+                raise Unreadable("", "its chunks are not what its fingerprint says")
+        except Unreadable as error:
+            self._second.append((order, error.why))
+            return
+        yield order, data
 
     def _finish(self, growing: _Growing) -> Iterator[tuple[Order, bytes]]:
         data = b"".join(growing.parts[at] for at in sorted(growing.parts))
@@ -199,7 +215,7 @@ class Delivery:
     def _proved(self, entry: File) -> Iterator[bytes]:
         """A file's content; Unreadable at the latest before its last byte is taken for the end."""
         whole, have = xxhash.xxh3_128(), 0
-        for chunk in contents(self.store, self.index(), self.ids(entry)):
+        for chunk in self._chunks(entry):
             have += len(chunk)
             if have > entry.size:
                 break
@@ -209,6 +225,13 @@ class Delivery:
             raise Unreadable("", f"its chunks do not have the {entry.size:,} bytes that the manifest says")
         if whole.digest() != entry.fingerprint:
             raise Unreadable("", "its chunks are not what its fingerprint says")
+
+    def _chunks(self, entry: File) -> Iterator[bytes]:
+        ids = self.ids(entry)
+        while self.live is not None and (some := list(islice(ids, WINDOW_IDS))):
+            if self.index().missing(some):
+                return self.live(entry)
+        return contents(self.store, self.index(), self.ids(entry))
 
     # -- results ---------------------------------------------------------------------------------------------------
 
