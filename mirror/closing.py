@@ -32,7 +32,7 @@ from mirror.site import Site
 from mirror.site.live import Unexpected
 from mirror.snapshot import ManifestWriter
 from mirror.spool import Sorter
-from mirror.steps import Steps, Works, bare_steps
+from mirror.steps import Steps, Works, bare_steps, folders_of
 from mirror.steps import changes as differing
 from mirror.transfer.send import decode_fetched
 
@@ -175,7 +175,8 @@ class Closing:
             except OSError as error:
                 changes.unexpected(step.path, Unexpected(error.strerror or str(error)))
         self._remove_hollow(steps, snapshot.manifest)
-        changes.describe_folders(steps.gone, snapshot.manifest)
+        gone = (folder for step in steps.gone for folder in folders_of(step))
+        changes.describe_folders(gone, snapshot.manifest)
         works.live.settle()
         self._append(head, lambda base: log.draft(
             log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner))  # fmt: skip
