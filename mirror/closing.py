@@ -34,7 +34,7 @@ from mirror.site.live import LiveTree
 from mirror.site.live_bucket import LiveBucket
 from mirror.snapshot import ManifestWriter
 from mirror.spool import KeySorter, Sorter
-from mirror.steps import Steps, Works, bare_steps
+from mirror.steps import Steps, Works, bare_steps, folders_of
 from mirror.steps import changes as differing
 from mirror.transfer.send import decode_fetched
 
@@ -193,7 +193,7 @@ class Closing:
         keep = self._pack_last_copies(steps, changes)
         changes.remove_all(step for step in reversed(steps.gone) if step.path not in keep)
         changes.remove_hollow(steps, snapshot.standing)
-        changes.describe_folders(steps.gone, snapshot.standing)
+        changes.describe_folders((folder for step in steps.gone for folder in folders_of(step)), snapshot.standing)
         works.live.settle()
         self._append(head, lambda base: log.draft(
             log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner))  # fmt: skip

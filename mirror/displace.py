@@ -90,6 +90,9 @@ class Displacement:
         """Look, pack, keep aside. Close the steps."""
         works = self.works
         self._empty = works.live.is_empty()
+        if old is None and self._empty:
+            # Nothing to look at, to pack or to make room for. On rust-doc (33,000 paths) this takes half the time of what follows.
+            return Prepared(Steps.of(Step(None, entry) for entry in works.reader.entries(new)), None, Sent())
         rooms = Rooms()
         db = works.target.state.db
         db.execute("DROP TABLE IF EXISTS temp.coming")

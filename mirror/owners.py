@@ -80,16 +80,24 @@ class Owners:
 
     def applied(self, entry: Folder | File | Symlink) -> Folder | File | Symlink:
         """The entry as it is to be here: uid and gid to set (None: leave alone), no names, a mode."""
+        uid, gid = self.numbers(entry)
+        if isinstance(entry, Symlink):
+            return msgspec.structs.replace(entry, uid=uid, gid=gid, user="", group="")
+        return msgspec.structs.replace(entry, uid=uid, gid=gid, user="", group="", mode=self.mode(entry))
+
+    def numbers(self, entry: Folder | File | Symlink) -> tuple[int | None, int | None]:
+        """The uid and gid to set for an entry here; None: leave alone."""
         uid = self._uid if self._uid is not None else self._number(entry.user, entry.uid, self._user)
         gid = self._gid if self._gid is not None else self._number(entry.group, entry.gid, self._group)
         if not self._root:
             self.ignored += uid is not None and uid != self._mine[0]
             uid = gid = None
-        if isinstance(entry, Symlink):
-            return msgspec.structs.replace(entry, uid=uid, gid=gid, user="", group="")
+        return uid, gid
+
+    def mode(self, entry: Folder | File) -> int:
+        """The mode that an entry is to have here."""
         plain, kind = (_PLAIN_FOLDER, "D") if isinstance(entry, Folder) else (_PLAIN_FILE, "F")
-        mode = self._modes.get(kind, plain if entry.mode is None else entry.mode)
-        return msgspec.structs.replace(entry, uid=uid, gid=gid, user="", group="", mode=mode)
+        return self._modes.get(kind, plain if entry.mode is None else entry.mode)
 
     def _number(self, name: str, number: int | None, look: object) -> int | None:
         if name and not self._numeric:

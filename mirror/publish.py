@@ -31,12 +31,10 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 def description(entry: Entry, owners: Owners) -> Description:
     """The metadata to set for an entry here."""
-    if isinstance(entry, Symlink | Folder | File):
-        entry = owners.applied(entry)
     if isinstance(entry, Symlink):
-        return Description(entry.mtime, None, entry.uid, entry.gid)
+        return Description(entry.mtime, None, *owners.numbers(entry))
     if isinstance(entry, Folder | File):
-        return Description(entry.mtime, entry.mode, entry.uid, entry.gid, entry.xattrs)
+        return Description(entry.mtime, owners.mode(entry), *owners.numbers(entry), entry.xattrs)
     return Description()
 
 
@@ -70,7 +68,7 @@ class LiveChanges:
             self._each(spool, self._file)
         self._each(steps.hard_links, self._hard_link)
         job.say(Advanced(self._done % _TOLD))
-        self.describe_folders(steps.all, manifest)
+        self.describe_folders(steps.folders_changed, manifest)
         self.live.settle()
 
     def close(self) -> None:
@@ -204,16 +202,11 @@ class LiveChanges:
             if mode & 0o700 != 0o700:
                 os.fchmod(fd, mode | 0o700)  # all folders that were touched are described anew at the end
 
-    def describe_folders(self, steps: Iterable[Step], manifest: Ref) -> None:
-        """Set times and modes of all folders in which something was changed, from the leaves up."""
+    def describe_folders(self, changed: Iterable[bytes], manifest: Ref) -> None:
+        """Set times and modes of these folders, in which something was changed, from the leaves up."""
         works = self.works
         with KeySorter() as touched, Spool[bytes]() as known:
-            last = None
-            for step in steps:
-                for path in (parent_of(step.path), step.path if isinstance(step.after, Folder) else None):
-                    if path is not None and path != last and not is_ours(path):
-                        touched.extend([path])
-                        last = path
+            touched.extend(path for path in changed if not is_ours(path))
             known.extend(path for path, _ in groupby(touched))
             with Spool[Entry](encode, decode_entry) as folders:
                 folders.extend(e for e in works.reader.at(manifest, known) if isinstance(e, Folder))
@@ -232,6 +225,14 @@ class LiveChanges:
     def _file(self, step: Step) -> None:
         live, before, after, path = self.live, step.before, step.after, step.path
         self._prepare(parent_of(path))
+        if step.before is None and type(after) is File and not self.recover:
+            # All there is to do for most files, without a look at the draft before; 33,000 of them took 0.2 s longer with it.
+            try:
+                live.put(path, None)
+            except FileNotFoundError:
+                pass  # no draft: it is obtained
+            else:
+                return
         if isinstance(after, Symlink):
             self._symlink(step, after)
             return

@@ -339,7 +339,7 @@ class ObjectChanges:
         for entry, there in self.live.each((entry.path, entry) for entry in entries):
             yield entry, not isinstance(there, OSError) and there is not None and is_as_known(there, entry)
 
-    def describe_folders(self, steps: Iterable[Step], manifest: Ref) -> None:
+    def describe_folders(self, changed: Iterable[bytes], manifest: Ref) -> None:
         """There are none."""
 
     def remove_hollow(self, steps: Steps, manifest: Ref) -> None:

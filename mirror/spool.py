@@ -128,7 +128,10 @@ class Spool(Generic[T]):
 
     def append(self, value: T) -> None:
         """Add one value at the end. TemporaryError when the disk is full."""
-        data = self._encode(value)
+        self.append_encoded(self._encode(value))
+
+    def append_encoded(self, data: bytes) -> None:
+        """The same of a value that is encoded already, as `encode` does it: for what goes into two spools."""
         self._recent.append(data)
         self._held = held = self._held + len(data) + _OVERHEAD
         if held > self._memory:

@@ -15,6 +15,7 @@ import msgspec
 
 from mirror.compare import same_content
 from mirror.events import Job, Problem
+from mirror.keys import parent_of
 from mirror.manifest import Entry, File, Folder, Ref, Symlink
 from mirror.owners import Owners
 from mirror.sides import differences
@@ -93,6 +94,12 @@ def order_of(path: bytes) -> int:
     if ending in _PAGES or name in _WORKERS:
         return PAGES
     return ASSETS if ending in _ASSETS else OTHERS
+
+
+def folders_of(step: Step) -> tuple[bytes, ...]:
+    """The folders whose time a step changes, or which it makes or describes."""
+    path = step.path
+    return (parent_of(path), path) if isinstance(step.after, Folder) else (parent_of(path),)
 
 
 def expected_of(step: Step) -> Expected | None:
@@ -183,6 +190,8 @@ class Steps:
         self.hard_links = step_spool()
         self.gone = step_spool()  # deletions for later
         self.all = step_spool()
+        self.folders_changed: Spool[bytes] = Spool()  # that are made or have something changed in them, some of them repeatedly
+        self._last = b""
 
     @classmethod
     def of(cls, steps: Iterable[Step], files_only: bool = False) -> Steps:
@@ -198,22 +207,28 @@ class Steps:
 
     def add(self, step: Step) -> None:
         """Take one step, in order of path."""
-        self.all.append(step)
+        data = _encode(step)
+        self.all.append_encoded(data)
+        for folder in folders_of(step):
+            if folder != self._last or not len(self.folders_changed):
+                self.folders_changed.append(folder)
+                self._last = folder
         after = step.after
         if after is None:
-            (self.rooms if step.room else self.gone).append(step)
+            (self.rooms if step.room else self.gone).append_encoded(data)
         elif isinstance(after, Folder):
             if not isinstance(step.before, Folder):
-                self.folders.append(step)
+                self.folders.append_encoded(data)
         elif isinstance(after, File) and after.link and not self._files_only:
-            self.hard_links.append(step)
+            self.hard_links.append_encoded(data)
         else:
-            self.files[order_of(after.path)].append(step)
+            self.files[order_of(after.path)].append_encoded(data)
 
     def close(self) -> None:
         """Give the disk back."""
         for spool in (self.rooms, self.folders, *self.files, self.hard_links, self.gone, self.all):
             spool.close()
+        self.folders_changed.close()
 
     def __enter__(self) -> Steps:
         return self

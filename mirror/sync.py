@@ -37,7 +37,6 @@ from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
 from mirror.publishing import PublishOptions
 from mirror.site import Site, SiteSpec
-from mirror.site.live import sweep_staged
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.space import check_free, floor_of
@@ -46,7 +45,7 @@ from mirror.store.wrap import Counts as Requests
 from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_entries, look, source_key
 from mirror.tally import SyncReport
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
-from mirror.unfinished import unfinished
+from mirror.unfinished import has_drafts, unfinished
 
 if TYPE_CHECKING:
     from mirror.commit import Outcome
@@ -233,7 +232,7 @@ class _Run:
             outcome = committer.write(survey, results)
         self.report.tally(outcome, sent)
         if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
-            self._sweep()
+            self._sweep_drafts()
             self._finish(head or parent, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)
@@ -362,13 +361,15 @@ class _Run:
 
     def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
         keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
-        self._sweep()
+        self._sweep_drafts()
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
         self._requests(Requests())
 
-    def _sweep(self) -> None:
-        if self.target.tree and not self.target.in_bucket:
+    def _sweep_drafts(self) -> None:
+        if self.target.tree and not self.target.in_bucket and has_drafts(self.target.tree):
+            from mirror.site.live import sweep_staged
+
             sweep_staged(self.target.tree)
 
     # -- what is said of it --------------------------------------------------------------------------------------

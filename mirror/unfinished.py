@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from mirror import log
+from mirror.keys import STORE
 from mirror.store import ReadableStore
 
 
@@ -19,3 +22,13 @@ def unfinished(store: ReadableStore, head: log.Record | None) -> log.Record | No
         number = int(record.body["of"]) if record.kind == log.TAKEOVER else record.number - 1
         record = log.read_record(store, number) if number else None
     return None
+
+
+def has_drafts(root: str) -> bool:
+    """Whether drafts lie in the tree at `root`. What would open them takes 7 ms to import, which a night without changes need not
+    spend."""
+    staged = os.path.join(root, STORE, "staged")
+    try:
+        return any(os.listdir(os.path.join(staged, shard)) for shard in os.listdir(staged))
+    except FileNotFoundError:
+        return False

@@ -280,9 +280,15 @@ def s3_error(status: int, code: str, message: str = "a test says so", more: str 
 
 
 @contextmanager
-def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str = "", port: int = 0) -> Iterator[str]:
+def scripted_http(
+    reply: Callable[[str, str, int], Answer | None],
+    upstream: str = "",
+    port: int = 0,
+    heard: Callable[[str, str, int], None] = lambda method, path, size: None,
+) -> Iterator[str]:
     """A loopback HTTP server: `reply(method, path, number of the request)` gives the answer, None passes the request on to
-    `upstream` (host:port) as it came, Host header included, so that signatures stay valid. Yields `127.0.0.1:port`.
+    `upstream` (host:port) as it came, Host header included, so that signatures stay valid.
+    `heard(method, path, bytes of the body)` is told of each, by one thread at a time. Yields `127.0.0.1:port`.
     """
     count = iter(range(1, 1_000_000))
     lock = threading.Lock()
@@ -298,9 +304,10 @@ def scripted_http(reply: Callable[[str, str, int], Answer | None], upstream: str
             connections.append(self.connection)
 
         def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             with lock:
                 number = next(count)
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                heard(self.command, self.path, len(body))
             answer = reply(self.command, self.path, number) or self._pass_on(body)
             if answer is LOST:
                 self._pass_on(body)

@@ -32,6 +32,7 @@ _VERBS: Final = {"+": INCLUDE, "-": EXCLUDE}
 # What pathspec marks the folder of a match with: https://github.com/cpburnz/python-pathspec, patterns/gitignore/spec.py
 _MARK: Final = "ps_d"
 _ALL_FOLDERS: Final = f"(?P<{_MARK}>/)"
+_TOP_NAME: Final = re.compile(r"/[A-Za-z0-9._-]*[A-Za-z0-9_-]")  # of the root, and nothing in it that is more than itself
 
 
 class Placed(NamedTuple):
@@ -99,7 +100,13 @@ class Matcher:
             included = included or rule.negated
             if included and not rule.negated:
                 self._porous.add(rule.text)
+        # The rule that every tree has, `- /.mirror`: below the root nothing can match, and 33,000 questions took 0.09 s.
+        self._only_top = not included and all(_TOP_NAME.fullmatch(pattern) for _, pattern in filter.rules)
         self.active = bool(self._rules)
+
+    def is_active_in(self, folder: bytes) -> bool:
+        """Whether `decide` need be asked of what is in this folder, which no rule has left out."""
+        return self.active and not (folder and self._only_top and not self._files)
 
     def decide(self, path: bytes) -> str:
         """The rule that leaves this path out, or an empty string. A folder's path ends in `/`; folders above count as let in."""
@@ -210,6 +217,8 @@ def compile_rule(verb: str, pattern: str, where: str = "") -> _Pattern:
 
 def _compile(line: str, text: str) -> _Pattern | None:
     """A line of gitignore as a pattern; None for one that never matches: empty, a comment, a broken range."""
+    if _TOP_NAME.fullmatch(line):  # the rule of every tree, without what the import below takes
+        return _Pattern(re.compile(f"^{re.escape(line[1:])}(?:{_ALL_FOLDERS}|\\Z)", re.DOTALL), text, negated=False)
     # Here, not above: 20 ms that a run without rules need not spend.
     from pathspec.patterns.gitignore.base import GitIgnorePatternError
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern

@@ -38,6 +38,8 @@ _NOT_HERE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 _COPY = 8 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = getattr(_libc, "renameat2", None)
+if _renameat2 is not None:
+    _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 
 class Unexpected(Exception):
@@ -108,8 +110,8 @@ class Staging:
 
     def place(self, path: bytes) -> tuple[int, bytes]:
         """(folder, name) of a path's draft."""
-        name = blake3(path).hexdigest(16)
-        return self._shards[int(name[0], 16)], name.encode()
+        digest = blake3(path).digest(16)
+        return self._shards[digest[0] >> 4], digest.hex().encode()
 
     def begin(self, path: bytes) -> int:
         """A new, empty draft, mode 0600, instead of one that may be there: its descriptor."""

@@ -75,7 +75,7 @@ class Walk:
             lstat, make, plain = os.lstat, tuple.__new__, stat.S_IFREG
             while self._frames:
                 frame, prefix, fd = self._frames[-1], self._prefix, self._frames[-1].fd
-                matcher = self._matcher if self._matcher.active else None
+                matcher = self._matcher if self._matcher.is_active_in(prefix) else None
                 careful = self._xattrs or len(prefix) > _LONG
                 for name in frame.names:
                     tentative = False

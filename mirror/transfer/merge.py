@@ -82,8 +82,9 @@ class Merger:
             if before is not None:
                 yield before, UNPROVEN
             return
-        same = isinstance(before, File | Page) and self._same(before, result)
-        chunks, more = (before.chunks, before.more) if same and isinstance(before, File | Page) else self.content(result.chunks)
+        known = before if before is not None and isinstance(before, File | Page) else None
+        same = known is not None and self._same(known, result)
+        chunks, more = (known.chunks, known.more) if same and known is not None else self.content(result.chunks)
         entry = msgspec.structs.replace(
             item.entry,
             size=result.size,

@@ -105,10 +105,11 @@ class Bench:
     def add(self, sample: Sample) -> None:
         """Keep a sample and show it."""
         self.table.add(sample)
-        parts = [f"{sample.scenario:8} {sample.step:44} {sample.tool:7}"]
+        parts = [f"{sample.scenario:11} {sample.step:44} {sample.tool:7}"]
         parts += [f"{sample.seconds:8.2f} s {sample.cpu_seconds or 0:8.2f} CPU s"] if sample.seconds is not None else []
         parts += [f"{sample.bytes / 1e6:9.2f} MB"] if sample.bytes is not None else []
         parts += [f"{sample.peak_bytes / 1e6:6.0f} MB peak"] if sample.peak_bytes is not None else []
+        parts += [f"{sample.requests:6} requests"] if sample.requests is not None else []
         say(" ".join([*parts, sample.failure]).rstrip())
 
     def step(self, scenario: str, tool: Tool, step: str, places: Places, *, name: str = "", memory: bool = False) -> bool:
@@ -170,7 +171,7 @@ class Bench:
         return text.replace("|", "/")
 
 
-def differences(source: Path, restored: Path, env: Mapping[str, str]) -> list[str]:
-    """What rsync would still have to do to make `restored` the same as `source`, content read on both sides."""
-    command = ["rsync", "-aHni", "--checksum", "--delete", f"{source}/", f"{restored}/"]
+def differences(source: Path, restored: Path, env: Mapping[str, str], *more: str) -> list[str]:
+    """What rsync would still have to do to make `restored` the same as `source`, content read on both sides. more: its options."""
+    command = ["rsync", "-aHni", "--checksum", "--delete", *more, f"{source}/", f"{restored}/"]
     return subprocess.run(command, env=dict(env), capture_output=True, text=True, check=True).stdout.splitlines()

@@ -16,12 +16,13 @@ from statistics import median
 
 US = "mirror"
 NOT_BUILT = "not built"
-METRICS = ("seconds", "cpu_seconds", "bytes", "peak_bytes")
+METRICS = ("seconds", "cpu_seconds", "bytes", "peak_bytes", "requests")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One command, once. seconds: wall; cpu_seconds: user + system; bytes: of the store, or added to it; peak_bytes: summed PSS.
+    """One command, once. seconds: wall; cpu_seconds: user + system; bytes: of the store, added to it, or sent; peak_bytes: summed
+    PSS; requests: to the server.
 
     failure: why it does not count, "" if it does.
     """
@@ -33,6 +34,7 @@ class Sample:
     cpu_seconds: float | None = None
     bytes: int | None = None
     peak_bytes: int | None = None
+    requests: int | None = None
     failure: str = ""
 
 
@@ -107,7 +109,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Our figure at one step against a fixed limit, in bytes."""
+    """Our figure at one step against a fixed limit, in bytes or requests."""
 
     name: str
     scenario: str
@@ -117,7 +119,7 @@ class Limit:
 
     @property
     def wanted(self) -> str:
-        return f"≤ {self.at_most / 1e6:.0f} MB"
+        return f"≤ {_figure(self.metric, self.at_most)}"
 
 
 Goal = Ratio | Limit
@@ -146,7 +148,7 @@ def judge(goal: Goal, table: Table) -> Verdict:
     if ours is None:
         return Verdict(goal, "–", None, missing)
     if isinstance(goal, Limit):
-        return _verdict(goal, ours / goal.at_most, 1.0, f"{ours / 1e6:.0f} MB")
+        return _verdict(goal, ours / goal.at_most, 1.0, _figure(goal.metric, ours))
     theirs, missing = _total(table, goal.scenario, steps, goal.peer, goal.metric)
     if theirs is None:
         return Verdict(goal, "–", None, missing)
@@ -155,6 +157,10 @@ def judge(goal: Goal, table: Table) -> Verdict:
         return _verdict(goal, goal.at_least / ratio if ratio else float("inf"), 1.0, f"{ratio:.2f} ×")
     ratio = ours / theirs if theirs else float("inf")
     return _verdict(goal, ratio, goal.at_most, f"{ratio:.2f} ×")
+
+
+def _figure(metric: str, value: float) -> str:
+    return f"{value:.0f} requests" if metric == "requests" else f"{value / 1e6:.0f} MB"
 
 
 def _verdict(goal: Goal, figure: float, at_most: float, measured: str) -> Verdict:

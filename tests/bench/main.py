@@ -13,13 +13,20 @@ from pathlib import Path
 
 from corpus import fetch
 
-from . import machine, memory, scenarios
+from . import machine, memory, scenarios, trees
 from .bench import SETTLE_SECONDS, Bench, environment, our_command, say
 from .figures import judge
 from .render import TITLES, Page, goal_grid, page, scenario_grid
-from .tools import GOALS, MEMORY_WORKERS, SCENARIOS
+from .tools import GOALS, MEMORY_WORKERS, SCENARIOS, TREES
 
-RUNNERS = {"folder": scenarios.folder, "s3": scenarios.s3, "nightly": scenarios.nightly, "memory": memory.memory}
+RUNNERS = {
+    "folder": scenarios.folder,
+    "s3": scenarios.s3,
+    "nightly": scenarios.nightly,
+    "tree-folder": trees.tree_folder,
+    "tree-s3": trees.tree_s3,
+    "memory": memory.memory,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python tests/bench/run.py", description="Run mirror and its peers side by side.")
     parser.add_argument("--rounds", type=int, default=3, help="how often each timed command runs (default 3)")
-    parser.add_argument("--only", type=_names, default=list(SCENARIOS), help=f"of {','.join(SCENARIOS)} (default all)")
+    parser.add_argument(
+        "--only", type=_names, default=list(SCENARIOS), help=f"of {','.join(SCENARIOS)}, or tree for both (default all)"
+    )
     parser.add_argument("--write", type=Path, help="the page to write, docs/benchmarks.md")
     parser.add_argument(
         "--corpus", type=lambda text: Path(text).absolute(), default=fetch.default_folder(), help="where the corpora are or go"
@@ -68,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _names(text: str) -> list[str]:
-    names = text.split(",")
+    names = [name for word in text.split(",") for name in (TREES if word == "tree" else (word,))]
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
         raise argparse.ArgumentTypeError(f"no such scenario: {', '.join(unknown)}")

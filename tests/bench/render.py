@@ -11,6 +11,8 @@ TITLES = {
     "folder": "Into a folder",
     "s3": "To S3",
     "nightly": "Five nights of the npm package `next`",
+    "tree-folder": "A tree in a folder",
+    "tree-s3": "A tree on S3",
     "memory": "Peak memory",
 }
 NOTES = {
@@ -23,6 +25,14 @@ NOTES = {
         "Each night the site folder is replaced by the next release with `rsync -a --checksum --delete`; bytes are what the store "
         "grew by. The first night is the full copy and is not part of the goal."
     ),
+    "tree-folder": (
+        "Debian's `rust-doc` as a folder that can be served, then five releases of `next` one after another; `cp` and `rsync` are "
+        "followed by `sync -f`, since we are durable. Of us the bytes are what history takes after each release."
+    ),
+    "tree-s3": (
+        "Debian's `rust-doc` as objects that can be served, on a SeaweedFS server on the same machine. Requests and bytes were "
+        "counted between client and server, in a run of its own. rclone and s5cmd ran in the first round only."
+    ),
     "memory": "PSS summed over all processes of the command, sampled every 50 ms; the largest sample. One round.",
 }
 _COLUMNS = {
@@ -30,6 +40,7 @@ _COLUMNS = {
     "cpu_seconds": ("CPU s", lambda value: f"{value:.2f}"),
     "bytes": ("MB", lambda value: f"{value / 1e6:.2f}"),
     "peak_bytes": ("peak MB", lambda value: f"{value / 1e6:.0f}"),
+    "requests": ("requests", lambda value: f"{value:.0f}"),
 }
 
 

@@ -16,7 +16,7 @@ from servers import SeaweedFS
 from . import measure, tools
 from .bench import Bench, Places, differences, say
 from .figures import US, Sample
-from .tools import FULL, NIGHTS, ON_DISK, RESTORE, STORE, UNCHANGED, Tool
+from .tools import FULL, NIGHT, NIGHTS, ON_DISK, RESTORE, STORE, UNCHANGED, Tool
 
 
 def folder(bench: Bench) -> None:
@@ -24,8 +24,8 @@ def folder(bench: Bench) -> None:
     for number in range(bench.rounds):
         say(f"folder, round {number + 1} of {bench.rounds}")
         base = bench.fresh(f"folder-{number}")
-        places = {tool.name: _places(bench, base, tool) for tool in tools.FOLDER}
-        done = _each_step(bench, "folder", tools.FOLDER, places, check=number == 0)
+        places = {tool.name: places_of(bench, base, tool) for tool in tools.FOLDER}
+        done = each_step(bench, "folder", tools.FOLDER, places, check=number == 0)
         for tool in tools.FOLDER:
             if tool.store and tool.name in done:
                 store = places[tool.name].store
@@ -41,11 +41,11 @@ def s3(bench: Bench) -> None:
         with SeaweedFS(base / "weed") as server:
             there = replace(bench, env={**bench.env, **s3_environment(server)}, table=bench.table)
             places = {
-                tool.name: replace(_places(bench, base, tool), bucket=server.new_bucket(), endpoint=server.endpoint_url)
+                tool.name: replace(places_of(bench, base, tool), bucket=server.new_bucket(), endpoint=server.endpoint_url)
                 for tool in tools.S3
             }
             running = [tool for tool in tools.S3 if number == 0 or not tool.once]
-            done = _each_step(there, "s3", running, places, check=number == 0)
+            done = each_step(there, "s3", running, places, check=number == 0)
             for tool in running:
                 if tool.store and tool.name in done:
                     bench.add(Sample("s3", STORE, tool.name, bytes=bucket_bytes(server, places[tool.name].bucket)))
@@ -56,26 +56,34 @@ def nightly(bench: Bench) -> None:
     for number in range(bench.rounds):
         say(f"nightly, round {number + 1} of {bench.rounds}")
         base = bench.fresh(f"nightly-{number}")
-        site = base / "site"
-        places = {tool.name: replace(_places(bench, base, tool), src=site) for tool in tools.NIGHTLY}
-        site.mkdir()
-        for tool in tools.NIGHTLY:
-            if tool.name != US or bench.mirror:
-                bench.prepare(tool, places[tool.name])
-        sizes = {tool.name: [measure.tree_bytes(places[tool.name].store)] for tool in tools.NIGHTLY}
-        for night, release in zip(NIGHTS, bench.nexts, strict=True):
-            subprocess.run(["rsync", "-a", "--checksum", "--delete", f"{release}/", f"{site}/"], check=True)
-            for tool in tools.NIGHTLY:
-                measure.warm(site)
-                if bench.step("nightly", tool, "night", places[tool.name], name=night):
-                    sizes[tool.name].append(measure.tree_bytes(places[tool.name].store))
-        for tool in tools.NIGHTLY:
-            added = [after - before for before, after in pairwise(sizes[tool.name])]
-            for night, grown in zip(NIGHTS, added, strict=False):
-                bench.add(Sample("nightly", night, tool.name, bytes=grown))
+        nights(bench, "nightly", tools.NIGHTLY, base)
 
 
-def _each_step(bench: Bench, scenario: str, all_tools: Sequence[Tool], places: dict[str, Places], *, check: bool) -> set[str]:
+def nights(bench: Bench, scenario: str, all_tools: Sequence[Tool], base: Path, store: str = "") -> dict[str, Places]:
+    """Five releases of next, one after another, for each tool; what the store (a folder of that name in it) grew by. Where each
+    tool worked."""
+    site = base / "site"
+    places = {tool.name: replace(places_of(bench, base, tool), src=site) for tool in all_tools}
+    site.mkdir()
+    for tool in all_tools:
+        if tool.name != US or bench.mirror:
+            bench.prepare(tool, places[tool.name])
+    sizes = {tool.name: [measure.tree_bytes(places[tool.name].store / store)] for tool in all_tools}
+    for night, release in zip(NIGHTS, bench.nexts, strict=True):
+        subprocess.run(["rsync", "-a", "--checksum", "--delete", f"{release}/", f"{site}/"], check=True)
+        for tool in all_tools:
+            measure.warm(site)
+            if bench.step(scenario, tool, NIGHT, places[tool.name], name=night):
+                sizes[tool.name].append(measure.tree_bytes(places[tool.name].store / store))
+    for tool in all_tools:
+        added = [after - before for before, after in pairwise(sizes[tool.name])]
+        for night, grown in zip(NIGHTS, added, strict=False):
+            if tool.store or tool.name == US:
+                bench.add(Sample(scenario, night, tool.name, bytes=grown))
+    return places
+
+
+def each_step(bench: Bench, scenario: str, all_tools: Sequence[Tool], places: dict[str, Places], *, check: bool) -> set[str]:
     """Every step of every tool, the steps outermost. The names of the tools whose first step went well."""
     done = set()
     for tool in all_tools:
@@ -120,7 +128,7 @@ def bucket_bytes(server: SeaweedFS, bucket: str) -> int:
     return sum(entry["Size"] for page in pages for entry in page.get("Contents", ()))
 
 
-def _places(bench: Bench, base: Path, tool: Tool) -> Places:
+def places_of(bench: Bench, base: Path, tool: Tool) -> Places:
     """A tool's own folders; the store itself is left for the tool to make."""
     out = base / tool.name / "out"
     out.mkdir(parents=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
+from servers import Answer, scripted_http
 
-from . import measure, tools
+from . import main, measure, tools
 from .figures import NOT_BUILT, Limit, Ratio, Sample, Series, Table, judge
 from .memory import huge_file, many_files
-from .render import Page, goal_grid, grid, page, scenario_grid
+from .render import TITLES, Page, goal_grid, grid, page, scenario_grid
+from .trees import put_in_front
+from .wire import wire_to
 
 FASTER = Ratio("full sync", "folder", "full", "seconds", "restic", at_least=1.5)
 SMALLER = Ratio("nights", "nightly", ("b", "c"), "bytes", "restic", at_most=0.40)
@@ -57,6 +62,13 @@ def test_limit_goal(peak: int, text: str) -> None:
     assert judge(LEANER, Table([Sample("memory", "full", "mirror", peak_bytes=peak)])).text == text
 
 
+@pytest.mark.parametrize(("count", "text"), [(5, "met"), (6, "missed by 20 %")])
+def test_a_limit_of_requests(count: int, text: str) -> None:
+    goal = Limit("requests", "tree-s3", "unchanged", "requests", 5)
+    verdict = judge(goal, Table([Sample("tree-s3", "unchanged", "mirror", requests=count, bytes=0)]))
+    assert (goal.wanted, verdict.measured, verdict.text) == ("≤ 5 requests", f"{count} requests", text)
+
+
 def test_a_goal_is_not_judged_on_failed_or_missing_commands() -> None:
     assert judge(FASTER, Table(timed("mirror", 1.0))).text == "not judged: restic, full: not measured"
     not_built = Table([*timed("restic", 6.0), Sample("folder", "full", "mirror", failure=NOT_BUILT)])
@@ -86,6 +98,8 @@ def test_the_page_names_every_scenario_and_goal() -> None:
 def test_every_goal_is_measured_by_a_step_of_us_and_of_the_peer() -> None:
     steps = {("folder", tool.name, step) for tool in tools.FOLDER for step in [*tool.steps, tools.STORE]}
     steps |= {("s3", tool.name, step) for tool in tools.S3 for step in tool.steps}
+    steps |= {("tree-folder", tool.name, step) for tool in tools.TREE_FOLDER for step in tool.steps}
+    steps |= {("tree-s3", tool.name, step) for tool in tools.TREE_S3 for step in tool.steps}
     steps |= {("nightly", tool.name, step) for tool in tools.NIGHTLY for step in tools.NIGHTS}
     for goal in tools.GOALS:
         if isinstance(goal, Ratio):
@@ -129,3 +143,27 @@ def test_generated_inputs_are_the_same_every_time_and_repeat_nothing(tmp_path: P
     pages.mkdir()
     many_files(pages, 200)
     assert len({path.read_bytes() for path in pages.iterdir()}) == 200
+
+
+def test_a_byte_in_front(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    put_in_front(file, b"!")
+    assert file.read_bytes() == b"!old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_wire_counts_requests_and_what_clients_send() -> None:
+    with scripted_http(lambda method, path, number: Answer(200, path.encode())) as server, wire_to(f"http://{server}") as wire:
+        for method, body in (("GET", None), ("PUT", b"x" * 1000), ("PUT", b"x" * 24)):
+            request = urllib.request.Request(f"{wire.endpoint}/a", body, method=method)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert answer.read() == b"/a"
+        assert (wire.requests, wire.bytes) == (3, 1024)
+
+
+def test_scenarios_by_name() -> None:
+    assert main._names("tree,folder") == ["folder", "tree-folder", "tree-s3"]
+    assert set(main.RUNNERS) == set(tools.SCENARIOS) == set(TITLES)
+    with pytest.raises(argparse.ArgumentTypeError, match="no such scenario: trees"):
+        main._names("trees")

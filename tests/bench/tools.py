@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 from .figures import US, Goal, Limit, Ratio
 
-SCENARIOS = ("folder", "s3", "nightly", "memory")
+TREES = ("tree-folder", "tree-s3")
+SCENARIOS = ("folder", "s3", "nightly", *TREES, "memory")
 FULL, UNCHANGED, RESTORE = "full copy", "unchanged run", "restore"
 STORE, ON_DISK = "store, bytes", "store, on disk"
 NIGHTS = ("next 16.4.4", "next 16.4.5", "next 16.4.6", "next 16.5.0-canary.26", "next 16.5.0-canary.38")
 MEMORY_WORKERS = 2
+REQUESTS, GROWN, INSERTED = "unchanged run, counted", "1 GiB file", "1 GiB file, a byte in front"
+NIGHT = "night"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,33 @@ NIGHTLY = (
     Tool("mirror", {"night": "{mirror} sync {src} {store} --layout packed"}, store=True),
 )
 
+# A folder to be served. We are durable when we say that we are done; so are the others after `sync -f`.
+_RSYNC = """sh -c 'rsync -aH --delete "$0/" "$1/" && sync -f "$1"' {src} {store}"""
+TREE_FOLDER = (
+    Tool("cp", {FULL: """sh -c 'cp -a "$0/." "$1" && sync -f "$1"' {src} {store}"""}),
+    Tool("rsync", {FULL: _RSYNC, UNCHANGED: _RSYNC, NIGHT: _RSYNC}),
+    Tool(
+        "mirror",
+        {
+            FULL: "{mirror} sync {src} {store} --layout tree",
+            UNCHANGED: "{mirror} sync {src} {store}",
+            RESTORE: "{mirror} restore {store} {out}",
+            NIGHT: "{mirror} sync {src} {store} --layout tree",
+        },
+    ),
+)
+# Symlinks: there is nothing on S3 that one could be; rclone and we leave them out, with a word, s5cmd when told.
+_S3_TREE = "{mirror} sync {src} s3://{bucket}/site --endpoint-url {endpoint} --layout tree"
+TREE_S3 = (
+    Tool(
+        "rclone",
+        {FULL: "rclone copy {src} :s3:{bucket}/site", UNCHANGED: "rclone copy {src} :s3:{bucket}/site"},
+        once=True,
+    ),
+    Tool("s5cmd", S3[1].steps, once=True),
+    Tool("mirror", {FULL: _S3_TREE, UNCHANGED: _S3_TREE, GROWN: _S3_TREE}),
+)
+
 # The limit is on us; restic is shown beside it on the small inputs.
 MEMORY = tuple(
     Tool(
@@ -144,6 +174,13 @@ GOALS: tuple[Goal, ...] = (
     Ratio("full sync to S3", "s3", FULL, "seconds", "restic", at_least=1.5),
     Ratio("unchanged run on S3", "s3", UNCHANGED, "seconds", "restic", at_least=4.0),
     Ratio("bytes added by four nights", "nightly", NIGHTS[1:], "bytes", "restic", at_most=0.40),
+    Ratio("new tree on a folder", "tree-folder", FULL, "seconds", "rsync", at_most=1.0),
+    Ratio("unchanged tree on a folder", "tree-folder", UNCHANGED, "seconds", "rsync", at_most=1.3),
+    Ratio("new tree on S3", "tree-s3", FULL, "seconds", "rclone", at_least=1.5),
+    Ratio("new tree on S3", "tree-s3", FULL, "seconds", "s5cmd", at_least=2.0),
+    Ratio("unchanged tree on S3", "tree-s3", UNCHANGED, "seconds", "rclone", at_least=15.0),
+    Limit("requests of an unchanged run on S3", "tree-s3", REQUESTS, "requests", 5),
+    Limit("sent for a byte in front of 1 GiB on S3", "tree-s3", INSERTED, "bytes", 16 << 20),
     *(
         Limit(f"peak memory, {what}, {step}", "memory", f"{what}: {step}", "peak_bytes", memory_limit(MEMORY_WORKERS))
         for what in (RUST_DOC, ON_S3, MANY, HUGE)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from mirror.errors import UsageError
-from mirror.site import Excluded, Filter, Found
+from mirror.site import Excluded, Filter, Found, filters
 from mirror.site.files import FolderSite
 from mirror.site.filters import Matcher, parse_rules
 
@@ -267,3 +268,48 @@ def check_against_git(root: Path, files: list[str], outer: list[str], inner: lis
     subprocess.run([*git, "init", "-q", "."], cwd=root, check=True)
     listed = subprocess.run([*git, "ls-files", "-zo", "--exclude-standard"], cwd=root, check=True, capture_output=True).stdout
     assert ours == set(listed.decode().split("\0")) & made
+
+
+@pytest.mark.parametrize("rule", ["/.mirror", "/a", "/a-b_c.d", "/x.", "/..", "/a*", "/a/", "/a/b", "a", "/", "/a b"])
+def test_the_short_way_to_a_pattern_gives_what_pathspec_gives(rule: str) -> None:
+    regex, _ = GitIgnoreSpecPattern.pattern_to_regex(rule)
+    compiled = filters._compile(rule, rule)
+    ours = compiled and compiled.regex.pattern.removesuffix(r"|\Z)")
+    assert ours == (regex and str(regex).removesuffix("|$)"))
+
+
+TOP = [
+    ((("exclude", "/a"),), False),
+    ((("exclude", "/a"), ("exclude", "/.mirror")), False),
+    ((("include", "/a"), ("exclude", "/b")), True),
+    ((("exclude", "/a/b"),), True),
+    ((("exclude", "a"),), True),
+    ((("exclude", "/a*"),), True),
+]
+
+
+@pytest.mark.parametrize(("rules", "below"), TOP)
+def test_rules_for_names_of_the_root_are_not_asked_below_it(rules: tuple[tuple[str, str], ...], below: bool) -> None:
+    matcher = Matcher(Filter(rules))
+    assert matcher.is_active_in(b"")
+    assert matcher.is_active_in(b"folder/") is below
+    matcher.enter(b"folder/", b"*.tmp\n")
+    assert matcher.is_active_in(b"folder/sub/")
+    matcher.leave()
+    assert matcher.is_active_in(b"folder/sub/") is below
+    assert not Matcher(Filter()).is_active_in(b"")
+
+
+def test_a_rule_for_a_name_of_the_root_leaves_that_one_out_alone(tmp_path: Path) -> None:
+    for name in ("a/x", "b/a/x", "b/.mirror/x", ".mirror/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = FolderSite(str(tmp_path), filter=Filter((("exclude", "/.mirror"), ("exclude", "/a")))).scan()
+    assert [seen.path for seen in found if isinstance(seen, Found)] == [
+        b"",
+        b"b/",
+        b"b/.mirror/",
+        b"b/.mirror/x",
+        b"b/a/",
+        b"b/a/x",
+    ]
