@@ -190,6 +190,11 @@ def _fault(record: Record, number: int) -> str:
         previous is not None and (previous["number"] != number - 1 or not previous["blake3"])
     ):
         return "it names no predecessor"
+    if (hold := body.get("hold")) is not None and not (
+        all(type(hold[name]) is int and 1 <= hold[name] <= number for name in ("of", "record"))
+        and datetime.fromisoformat(hold["since"]).tzinfo is not None
+    ):
+        return "its hold is malformed"
     if record.kind in (SNAPSHOT, PUBLISHING):
         named = [ref_of(body[name]) for name in ("expected", "deletes") if body.get(name)]
         if record.manifest is None or None in named or record.started.tzinfo is None or not _is_told_well(body):
@@ -210,7 +215,7 @@ def _is_told_well(body: dict[str, Any]) -> bool:
         and isinstance(tags, list)
         and all(isinstance(tag, str) for tag in tags)
         and isinstance(totals, dict)
-        and all(type(total) is int for total in (*totals.values(), body.get("problem_count", 0)))
+        and all(type(total) is int for total in (*totals.values(), body.get("problem_count", 0), body.get("rollback_of", 0)))
     )
 
 
@@ -293,8 +298,10 @@ class Lost:
 
 
 def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int], **members: Any) -> dict[str, Any]:
-    """A record's body that follows `head`; `append` fills in what depends on it."""
-    return {
+    """A record's body that follows `head`; `append` fills in what depends on it. A hold goes on, unless `members` has another one,
+    or None to end it."""
+    held = {"hold": head.body["hold"]} if head and head.body.get("hold") else {}
+    body = {
         "format": 1,
         "number": (head.number if head else 0) + 1,
         "kind": kind,
@@ -304,10 +311,13 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int],
         "features": {"read": [], "write": [], "prune": []},
         "time": next_time(head),
         "prune": head.epoch if head else 0,
-        **members,
+        **(held | members),
         "live": ranges(live),
         "signatures": [],
     }
+    if body.get("hold", held) is None:
+        del body["hold"]
+    return body
 
 
 def next_time(head: Record | None) -> str:

@@ -37,11 +37,12 @@ from mirror.workers import Crew
 
 @dataclass
 class TreeRun:
-    """One sync's dealings with one tree. The lock is held. told: members of a snapshot that tell of problems."""
+    """One run's dealings with one tree. The lock is held. site: the source, None for a verb that has none; told: members of a
+    snapshot that tell of problems."""
 
     target: Target
     spec: SiteSpec
-    site: Site
+    site: Site | None
     source: str
     reader: ManifestReader
     dooms: log.Dooms
@@ -112,7 +113,7 @@ class TreeRun:
     ) -> log.Record | None:
         """Steps one to four: the snapshot, None when another run was faster and nothing has been changed."""
         epoch = head.epoch if head else 0
-        works = self._works(index, epoch)
+        works = self.works(index, epoch)
         number = (head.number if head else 0) + 1
         try:
             prepared = Displacement(works, number).prepare(parent.manifest if parent else None, root)
@@ -138,11 +139,12 @@ class TreeRun:
         except OSError as error:
             raise self._stopped(error) from error
 
-    def _works(self, index: ChunkIndex, epoch: int) -> Works:
+    def works(self, index: ChunkIndex, epoch: int) -> Works:
+        """What the parts of a publish of this run share."""
         return Works(self.target, self.reader, index, self.live, self._owners, self.job, self.on_problem, epoch, self.crew)
 
     def _closing(self, index: ChunkIndex, epoch: int) -> Closing:
-        return Closing(self._works(index, epoch), self.source, self.site, self.job.id, self.told)
+        return Closing(self.works(index, epoch), self.source, self.site, self.job.id, self.told)
 
     def _stopped(self, error: OSError) -> Exception:
         raised = error_for(error, "cannot go on publishing into", self.target.tree)
