@@ -267,6 +267,19 @@ def newest_snapshot(store: ReadableStore, head: Record | None) -> Record | None:
     return newest
 
 
+def newest_of_site(store: ReadableStore, head: Record, snapshot: Record) -> Record | None:
+    """The snapshot that the site itself was last found to be, on the way back from `snapshot` through rollbacks; None when it was
+    forgotten."""
+    while snapshot.body.get("rollback_of"):
+        before = next(iter(snapshot.body.get("parents") or ()), None)
+        if type(before) is not int or not before < snapshot.number or before not in head.live:
+            return None
+        snapshot = read_record(store, before)
+        if snapshot.kind != SNAPSHOT:
+            return None
+    return snapshot
+
+
 def records_back(store: ReadableStore, head: Record, down_to: int) -> Iterator[Record]:
     """The records from `head` down to number `down_to`, newest first; DamageError where the hash chain breaks."""
     record = head

@@ -44,7 +44,7 @@ from mirror.snapshot import ManifestReader
 from mirror.space import check_free, floor_of
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_entries, look, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_of, look, source_key
 from mirror.tally import SyncReport
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
 from mirror.unfinished import unfinished
@@ -194,7 +194,7 @@ class _Run:
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         job.say(PhaseBegan("scan"))
-        entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
+        entries = known_of(self.store, self.reader, head, parent, self.state, self.source)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
