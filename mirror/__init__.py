@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from mirror.events import Job
     from mirror.manifest import ChangeLine, Entry
     from mirror.restore import RestoreReport
+    from mirror.rollback import RollbackReport
     from mirror.tally import SyncReport, VerifyReport
     from mirror.target import TargetSpec
 
 __version__ = "0.1.0"
-__all__ = ["cat", "diff", "init", "ls", "restore", "snapshots", "sums", "sync", "verify"]
+__all__ = ["cat", "diff", "init", "ls", "restore", "rollback", "snapshots", "sums", "sync", "verify"]
 
 
 class _Call:
@@ -96,6 +97,16 @@ def _restore(
     spec, chosen = call.target(target), restore_options(call.asked, "mirror restore", paths)
     where = site_spec(out, call.asked, "OUT")
     return run(spec, where, chosen, call.settle())
+
+
+def _rollback(target: str | PathLike[str], at: str | int | None = None, **options: Any) -> RollbackReport:
+    """Make the snapshot `at` the newest one again, and hold the target; a `RollbackReport`."""
+    from mirror.config import rollback_options
+    from mirror.rollback import rollback as run
+
+    call = _Call("rollback", {"at": at, **options})
+    spec, chosen = call.target(target), rollback_options(call.asked, "mirror rollback")
+    return run(spec, chosen, call.settle())
 
 
 def _verify(target: str | PathLike[str], **options: Any) -> VerifyReport:
@@ -163,9 +174,9 @@ def sums(target: str | PathLike[str], **options: Any) -> Iterator[tuple[str, byt
     return run(spec, at, algorithm, call.settle())
 
 
-# -- sync, restore and verify are modules as well ----------------------------------------------------------------------
+# -- sync, restore, rollback and verify are modules as well ------------------------------------------------------------
 
-_MODULES: Final[dict[str, Callable[..., Any]]] = {"sync": _sync, "restore": _restore, "verify": _verify}
+_MODULES: Final[dict[str, Callable[..., Any]]] = {"sync": _sync, "restore": _restore, "rollback": _rollback, "verify": _verify}
 
 
 class _Verb(ModuleType):
@@ -193,4 +204,4 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    sync, restore, verify = _sync, _restore, _verify
+    sync, restore, rollback, verify = _sync, _restore, _rollback, _verify

@@ -45,7 +45,7 @@ _OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
 def members_of(publishing: log.Record) -> dict[str, Any]:
     """What a publishing says that its snapshot says as well."""
     names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents",
-             "standing", "lingers")  # fmt: skip
+             "standing", "lingers", "rollback_of")  # fmt: skip
     return {name: publishing.body[name] for name in names if name in publishing.body}
 
 

@@ -173,9 +173,9 @@ def append_snapshot(
 ) -> log.Record | None:
     """Append the snapshot, again and again where losing the race did no harm; None when the attempt must be made anew.
 
-    After a lost race *every* record since is read. The ground has moved when a prune doomed something used or written, or when
-    the parent is no longer live (its unchanged entries are reused without naming places; while it lives no prune can have
-    doomed what it needs). InTheWayError when another source was mirrored into this target meanwhile.
+    After a lost race *every* record since is read. The ground has moved when a prune doomed something used or written, when a hold
+    began or ended, or when the parent is no longer live (its unchanged entries are reused without naming places; while it lives no
+    prune can have doomed what it needs). InTheWayError when another source was mirrored into this target meanwhile.
     """
     base = ground.base
     while True:
@@ -186,8 +186,9 @@ def append_snapshot(
         assert head is not None
         moved = False
         for record in log.records_back(store, head, (base.number if base else 0) + 1):
+            moved = moved or record.kind == log.HOLD
             if record.kind == log.SNAPSHOT:
-                if record.body.get("source") != ground.source:
+                if record.body.get("source") != ground.source and not record.body.get("rollback_of"):
                     raise InTheWayError(
                         "cannot append the snapshot",
                         where=store.url,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mirror.plan import DeletionLimit
     from mirror.publishing import PublishOptions
     from mirror.restore import RestoreOptions
+    from mirror.rollback import RollbackOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
     from mirror.store import StoreSpec
@@ -342,6 +343,28 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         take_over=asked.switch("take_over"),
         lease=asked.parsed("lease", spelling.lease) or SyncOptions().lease,
         publish=publish_options(asked),
+        release=asked.switch("release"),
+        command=command,
+    )
+
+
+def rollback_options(asked: Settings, command: str) -> RollbackOptions:
+    """The options of `mirror rollback`. command: how to name this run in hints."""
+    from mirror.rollback import RollbackOptions
+
+    free = asked.parsed("min_free", spelling.room) or spelling.Amount()
+    return RollbackOptions(
+        at=asked.text("at"),
+        dry_run=asked.switch("dry_run"),
+        max_delete=deletion_limit(asked),
+        rules=filter_of(asked).rules,
+        delete_excluded=asked.switch("delete_excluded"),
+        workers=asked.whole("workers", WORKERS),
+        min_free=free.number,
+        min_free_percent=free.percent,
+        wait=asked.switch("wait"),
+        take_over=asked.switch("take_over"),
+        lease=asked.parsed("lease", spelling.lease) or RollbackOptions("").lease,
         command=command,
     )
 

@@ -21,7 +21,8 @@ from mirror import log
 from mirror.compare import kind_of
 from mirror.differ import diff, diff_site
 from mirror.errors import DamageError, UsageError
-from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, RunStarted
+from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted
+from mirror.hold import hold_of
 from mirror.keys import LOG_PREFIX, record_key, record_number, show
 from mirror.manifest import Entry, File, Page, Symlink, fingerprint_hex, split_ids
 from mirror.pick import Reading
@@ -46,7 +47,8 @@ ALGORITHMS = (XXH128, *_HASHERS)
 @dataclass(frozen=True, slots=True)
 class SnapshotLine:
     """One live snapshot. time: of its record; started: of its scan; source: `host:path` or a URL; added … deleted: against its
-    parent; problems: how many there were; complete: nothing was left out."""
+    parent; problems: how many there were; complete: nothing was left out; rollback_of: what a
+    rollback brought back, 0 for others."""
 
     number: int
     time: datetime
@@ -61,6 +63,7 @@ class SnapshotLine:
     deleted: int
     problems: int
     complete: bool
+    rollback_of: int = 0
 
 
 def snapshots(target: TargetSpec, job: Job | None = None) -> list[SnapshotLine]:
@@ -71,6 +74,8 @@ def snapshots(target: TargetSpec, job: Job | None = None) -> list[SnapshotLine]:
         found = []
         if reading.spoilt is not None:
             job.say(ProblemFound(Problem(reading.spoilt.where, "damaged", reading.spoilt.why)))
+        if hold := hold_of(reading.head):
+            job.say(Notice("held", f"a sync stops here (exit 11), until one with --release: {hold}"))
         live = reading.head.live if reading.head else log.Live()
         there = log.Live.of(sorted(n for stat in reading.store.list(LOG_PREFIX) if (n := record_number(stat.key)) and n in live))
         for number in there:
@@ -103,6 +108,7 @@ def _line(record: log.Record) -> SnapshotLine:
         deleted=int(totals.get("deleted", 0)),
         problems=int(body.get("problem_count", 0)),
         complete=bool(body.get("complete", True)),
+        rollback_of=int(body.get("rollback_of", 0)),
     )
 
 

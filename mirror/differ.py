@@ -24,7 +24,7 @@ from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
 from mirror.state import State
-from mirror.survey import LookOptions, Survey, beside_store, check_ends, known_entries, look, rows, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_ends, known_entries, known_of, look, rows, source_key
 from mirror.target import TargetSpec
 
 
@@ -64,7 +64,8 @@ def diff_site(
             job.say(ProblemFound(found))
 
         with reading.steady(record):
-            known = known_entries(reading.reader, record.manifest, reading.target.state, source_key(site.identity))
+            state, key = reading.target.state, source_key(site.identity)
+            known = known_of(reading.store, reading.reader, reading.head, record, state, key)
             with look(site, source.filter, known, options or LookOptions(), problem, lambda n, _: job.say(Advanced(n))) as survey:
                 if survey.incomplete:
                     job.say(Notice("incomplete", "a folder could not be listed: deletions are not shown"))

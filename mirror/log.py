@@ -195,6 +195,11 @@ def _fault(record: Record, number: int) -> str:
         previous is not None and (previous["number"] != number - 1 or not previous["blake3"])
     ):
         return "it names no predecessor"
+    if (hold := body.get("hold")) is not None and not (
+        all(type(hold[name]) is int and 1 <= hold[name] <= number for name in ("of", "record"))
+        and datetime.fromisoformat(hold["since"]).tzinfo is not None
+    ):
+        return "its hold is malformed"
     if record.kind in (SNAPSHOT, PUBLISHING):
         named = [ref_of(body[name]) for name in ("expected", "deletes", "standing") if body.get(name)]
         named += [ref_of(lingers) for lingers in body.get("lingers", ()) if lingers is not None]
@@ -216,7 +221,7 @@ def _is_told_well(body: dict[str, Any]) -> bool:
         and isinstance(tags, list)
         and all(isinstance(tag, str) for tag in tags)
         and isinstance(totals, dict)
-        and all(type(total) is int for total in (*totals.values(), body.get("problem_count", 0)))
+        and all(type(total) is int for total in (*totals.values(), body.get("problem_count", 0), body.get("rollback_of", 0)))
     )
 
 
@@ -268,6 +273,19 @@ def newest_snapshot(store: ReadableStore, head: Record | None) -> Record | None:
     return newest
 
 
+def newest_of_site(store: ReadableStore, head: Record, snapshot: Record) -> Record | None:
+    """The snapshot that the site itself was last found to be, on the way back from `snapshot` through rollbacks; None when it was
+    forgotten."""
+    while snapshot.body.get("rollback_of"):
+        before = next(iter(snapshot.body.get("parents") or ()), None)
+        if type(before) is not int or not before < snapshot.number or before not in head.live:
+            return None
+        snapshot = read_record(store, before)
+        if snapshot.kind != SNAPSHOT:
+            return None
+    return snapshot
+
+
 def records_back(store: ReadableStore, head: Record, down_to: int) -> Iterator[Record]:
     """The records from `head` down to number `down_to`, newest first; DamageError where the hash chain breaks."""
     record = head
@@ -299,8 +317,10 @@ class Lost:
 
 
 def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int], **members: Any) -> dict[str, Any]:
-    """A record's body that follows `head`; `append` fills in what depends on it."""
-    return {
+    """A record's body that follows `head`; `append` fills in what depends on it. A hold goes on, unless `members` has another one,
+    or None to end it."""
+    held = {"hold": head.body["hold"]} if head and head.body.get("hold") else {}
+    body = {
         "format": 1,
         "number": (head.number if head else 0) + 1,
         "kind": kind,
@@ -310,10 +330,13 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int],
         "features": {"read": [], "write": [], "prune": []},
         "time": next_time(head),
         "prune": head.epoch if head else 0,
-        **members,
+        **(held | members),
         "live": ranges(live),
         "signatures": [],
     }
+    if body.get("hold", held) is None:
+        del body["hold"]
+    return body
 
 
 def next_time(head: Record | None) -> str:

@@ -250,7 +250,7 @@ class LiveChanges:
                 self._set(path, after)
                 self.leftover(step)
                 return
-            if live.staging.stat(path) is None:
+            if not self.recover or live.staging.stat(path) is None:  # a draft that is there is of a run that died
                 live.stage_copy(path, path)
                 self._describe_draft(path, after)
         if self.recover and not self._draft_is(path, after):

@@ -13,7 +13,9 @@ from itertools import islice
 
 from blake3 import blake3
 
+from mirror import log
 from mirror.chunking import identify
+from mirror.compare import same_content
 from mirror.envelope import SEGMENT
 from mirror.errors import DeletionGuardError, NotFound, SourceError, UsageError
 from mirror.events import Problem
@@ -21,12 +23,13 @@ from mirror.keys import MIRROR_KEY, STORE
 from mirror.manifest import File, Page, Ref
 from mirror.moves import Moves, Row, row, row_spool
 from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetch, Item, Put, decode, encode
-from mirror.scan import Comparison, Known, Remembered, memory_of
+from mirror.scan import UNPROVEN, Comparison, Known, Remembered, memory_of
 from mirror.site import Filter, Site, SiteSpec
 from mirror.site.filters import Matcher
 from mirror.snapshot import ManifestReader, content_key
 from mirror.spool import Pairs, Spool
 from mirror.state import State
+from mirror.store import ReadableStore
 from mirror.target import folder_of, is_folder_url
 
 
@@ -108,6 +111,44 @@ def known_entries(reader: ManifestReader, root: Ref | None, state: State | None,
             yield remembered
         else:
             yield from ((entry, None) for entry in reader.segment(ref))
+
+
+def known_of(
+    store: ReadableStore, reader: ManifestReader, head: log.Record | None, snapshot: log.Record | None, state: State, source: str
+) -> Iterator[Known | Remembered]:
+    """The same of a snapshot, which may be a rollback: then the site was found to be another one last. A file of the old size and
+    time may hold what the rollback took away, so what differs between the two is unproven, and read."""
+    if snapshot is None or head is None or not snapshot.body.get("rollback_of"):
+        yield from known_entries(reader, snapshot.manifest if snapshot else None, state, source)
+        return
+    last: Iterator[Known] | None = None
+    ahead: Known | None = None
+    for ref in reader.leaves(snapshot.manifest, SEGMENT):
+        memory = state.scanned(source, ref.digest)
+        remembered = Remembered.read(memory, ref.entries, partial(reader.segment, ref)) if memory else None
+        if remembered is not None:
+            yield remembered
+            continue
+        if last is None:
+            found = log.newest_of_site(store, head, snapshot)
+            last = _each(known_entries(reader, found.manifest if found else None, state, source))
+            ahead = next(last, None)
+        for entry in reader.segment(ref):
+            while ahead is not None and ahead[0].path < entry.path:
+                ahead = next(last, None)
+            there = ahead if ahead is not None and ahead[0].path == entry.path else None
+            if isinstance(entry, File) and not (there and same_content(entry, there[0], reader)):
+                yield entry, UNPROVEN
+            else:
+                yield entry, there[1] if there else None
+
+
+def _each(known: Iterable[Known | Remembered]) -> Iterator[Known]:
+    for item in known:
+        if isinstance(item, Remembered):
+            yield from item.load()
+        else:
+            yield item
 
 
 def look(

@@ -32,6 +32,8 @@ from mirror.events import (
     RunStarted,
     SnapshotCommitted,
 )
+from mirror.hold import Hold, heed, hold_of
+from mirror.hold import append as append_hold
 from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
@@ -42,7 +44,7 @@ from mirror.snapshot import ManifestReader
 from mirror.space import check_free, floor_of
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_entries, look, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_of, look, source_key
 from mirror.tally import SyncReport
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
 from mirror.unfinished import has_drafts, unfinished
@@ -83,6 +85,7 @@ class SyncOptions:
     take_over: bool = False
     lease: float = 30.0
     publish: PublishOptions = PublishOptions()
+    release: bool = False
     command: str = "mirror sync"
 
 
@@ -155,6 +158,7 @@ class _Run:
         self.head: log.Record | None = None
         self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
         self._tree: TreeRun | None = None
+        self.released: Hold | None = None  # the hold that this run ends
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -193,10 +197,11 @@ class _Run:
             head = self.tree.finish(head, self._chunk_index)
             self.report.begin_own()
         self.head = head
+        self._heed_hold(head)
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         job.say(PhaseBegan("scan"))
-        entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
+        entries = known_of(self.store, self.reader, head, parent, self.state, self.source)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
@@ -204,9 +209,30 @@ class _Run:
                 self._show(survey)
                 return True
             if parent is not None and not len(survey.plan) and not options.tags and not options.heartbeat:
-                self._nothing_to_do(head or parent, parent, survey)
-                return True
+                return self._nothing_to_do(head or parent, parent, survey)
             return self._carry_out(survey, head, parent, started)
+
+    def _heed_hold(self, head: log.Record | None) -> None:
+        """Stop at a hold, or note that this run ends it: just the one that it met first."""
+        hold = hold_of(head)
+        if hold is not None and self.options.dry_run and not self.options.release:
+            self.job.say(Notice("held", f"a sync would stop here (exit 11): {hold}; --release goes on"))
+        elif hold is not None and not (self.options.release and self.released in (None, hold)):
+            heed(hold, self.target.url, self.options.command)
+        self.released = hold
+
+    def _release(self, head: log.Record) -> log.Record | None:
+        """The hold that this run ends is over though nothing else changed; the head then, None when another run was faster."""
+        record = append_hold(self.store, self.target.uuid, head, None) if self.released else head
+        if record is not None and self.released:
+            self._say_released()
+            log.put_hint(self.store, record)
+        return record
+
+    def _say_released(self) -> None:
+        if self.released:
+            text = f"the hold is over that began when the target was rolled back to snapshot {self.released.of}"
+            self.job.say(Notice("released", text))
 
     def _carry_out(self, survey: Survey, head: log.Record | None, parent: log.Record | None, started: datetime) -> bool:
         # Here, not above: a night without changes is over before the 60 ms that these take to import.
@@ -233,7 +259,10 @@ class _Run:
         self.report.tally(outcome, sent)
         if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
             self._sweep_drafts()
-            self._finish(head or parent, parent.manifest, sent)
+            newest = self._release(head or parent)
+            if newest is None:
+                return False
+            self._finish(newest, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)
         if self.target.tree and (outcome.changed or parent is None or parent.body.get("lingers")):
@@ -249,6 +278,7 @@ class _Run:
     def _committed(self, record: log.Record, sent: Sent) -> None:
         if "deletes" not in record.body:  # else it was said before the deletions
             self.job.say(SnapshotCommitted(record.number))
+        self._say_released()
         newest = self._tree.newest if self._tree and self._tree.newest else record
         log.put_hint(self.store, newest)
         self.report.snapshot = record.number
@@ -315,6 +345,7 @@ class _Run:
             totals={"entries": outcome.root.entries, "bytes": outcome.root.plain, **_named(outcome.totals)},
             **self._told(),
             parents=[parent.number] if parent else [],
+            **({"hold": None} if self.released else {}),
         )
 
     def _told(self) -> dict[str, Any]:
@@ -359,12 +390,16 @@ class _Run:
             self.state.keep_only(digests)
         self._requests(sent.requests)
 
-    def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
+    def _nothing_to_do(self, found: log.Record, parent: log.Record, survey: Survey) -> bool:
+        head = self._release(found)
+        if head is None:
+            return False
         keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
         self._sweep_drafts()
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
         self._requests(Requests())
+        return True
 
     def _sweep_drafts(self) -> None:
         if self.target.tree and not self.target.in_bucket and has_drafts(self.target.tree):

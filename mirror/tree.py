@@ -44,12 +44,12 @@ from mirror.workers import Crew
 
 @dataclass
 class TreeRun:
-    """One sync's dealings with one tree. The lock of a folder is held. told: members of a snapshot that tell of problems; wait,
-    take_over: what to do about another publisher into a bucket."""
+    """One run's dealings with one tree. The lock of a folder is held. site: the source, None for a verb that has none; told: members
+    of a snapshot that tell of problems; wait, take_over: what to do about another publisher into a bucket."""
 
     target: Target
     spec: SiteSpec
-    site: Site
+    site: Site | None
     source: str
     reader: ManifestReader
     dooms: log.Dooms
@@ -169,7 +169,7 @@ class TreeRun:
     ) -> log.Record | None:
         """Steps one to four: the snapshot, None when another run was faster and nothing has been changed."""
         epoch = head.epoch if head else 0
-        works = self._works(index, epoch)
+        works = self.works(index, epoch)
         number = (head.number if head else 0) + 1
         try:
             lingering = Lingering(self.target.store, self.reader, self.target.state, epoch, self.options.grace)
@@ -200,14 +200,15 @@ class TreeRun:
         except OSError as error:
             raise self._stopped(error) from error
 
-    def _works(self, index: ChunkIndex, epoch: int) -> Works:
+    def works(self, index: ChunkIndex, epoch: int) -> Works:
+        """What the parts of a publish of this run share."""
         live, target, wholes = self.live, self.target, None
         if isinstance(live, LiveBucket):
             wholes = Wholes(live.site, target.store, self.dooms, epoch)
         return Works(target, self.reader, index, live, self._owners, self.job, self.on_problem, epoch, self.crew, wholes)
 
     def _closing(self, index: ChunkIndex, epoch: int) -> Closing:
-        return Closing(self._works(index, epoch), self.source, self.site, self.job.id, self.told)
+        return Closing(self.works(index, epoch), self.source, self.site, self.job.id, self.told)
 
     def _stopped(self, error: OSError) -> Exception:
         raised = error_for(error, "cannot go on publishing into", self.target.tree)

@@ -17,7 +17,7 @@ from mirror.errors import SourceError, TargetMissingError, UsageError
 from mirror.events import RunStarted, Stamped
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("init", "sync", "restore", "verify", "snapshots", "diff", "ls", "cat", "sums")
+VERBS = ("init", "sync", "restore", "rollback", "verify", "snapshots", "diff", "ls", "cat", "sums")
 
 
 @pytest.fixture
@@ -124,11 +124,11 @@ def test_none_means_not_given() -> None:
 
 
 def test_unknown_attributes_are_unknown() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'rollback'"):
-        _ = mirror.rollback
+    with pytest.raises(AttributeError, match="no attribute 'rewind'"):
+        _ = mirror.rewind
 
 
-@pytest.mark.parametrize("verb", ["sync", "restore", "verify"])
+@pytest.mark.parametrize("verb", ["sync", "restore", "rollback", "verify"])
 def test_a_module_of_that_name_is_the_function_too(verb: str) -> None:
     """Whoever imports mirror.sync, at any time, must not take mirror.sync() away."""
     module = importlib.import_module(f"mirror.{verb}")

@@ -250,6 +250,7 @@ VALUES = {
 }  # fmt: skip
 PLACES = {
     "init": ["other"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
+    "rollback": ["target"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
     "filter-test": ["index.html"],
 }  # fmt: skip
@@ -772,6 +773,14 @@ BAD = [
     ("bad mode", "", "restore target out --chmod 999", 2, ["999"]),
     ("restore deletes too much", "mkdir -p o; touch o/{1..9}", "restore target o --in-place --delete --max-delete 3", 25,
      ["9", "--max-delete 9"]),
+    ("rollback to what?", "", "rollback target", 2, ["no snapshot is named", "--at", "`mirror snapshots TARGET`"]),
+    ("rollback to no snapshot", "", "rollback target --at 9", 2, ["no snapshot 9", "live are 1-2"]),
+    ("rollback of no mirror", "", "rollback nothing --at 1", 3, ["cannot find a mirror at"]),
+    ("rollback deletes too much", "", "rollback target --at 1 --max-delete 0", 25, ["would be deleted", "--max-delete 1"]),
+    ("rollback with a wrong limit", "", "rollback target --at 1 --max-delete few", 2, ["--max-delete 'few'"]),
+    ("rollback with a wrong rule", "", "rollback target --at 1 --exclude '!x'", 2, ["filter rule"]),
+    ("rollback without room", "", "rollback target --at 1 --min-free lots", 2, ["--min-free 'lots'"]),
+    ("release of what?", "", "sync site target --release=1", 2, ["--release"]),
     ("no such profile", "", "ls s3://bucket/p --profile nobody", 2, ["'nobody'"]),
     ("no credentials", "", "ls s3://bucket/p", 7, ["no credentials"]),
     ("dead endpoint", "export AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b", "ls s3://bucket/p --endpoint-url http://127.0.0.1:1", 5,

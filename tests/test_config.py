@@ -263,10 +263,12 @@ def test_debugging_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults_are_those_of_the_options() -> None:
     """What is not said is left to the options themselves."""
     from mirror.restore import RestoreOptions
+    from mirror.rollback import RollbackOptions
     from mirror.sync import SyncOptions
     from mirror.verify import VerifyOptions
 
     assert config.sync_options(Settings({}), SyncOptions.__dataclass_fields__["command"].default) == SyncOptions()
     assert config.restore_options(Settings({}), RestoreOptions.__dataclass_fields__["command"].default) == RestoreOptions()
+    assert config.rollback_options(Settings({}), "mirror rollback") == RollbackOptions()
     assert config.verify_options(Settings({})) == VerifyOptions()
     assert config.store_spec("/a", Settings({})) == config.store_spec("/a", Settings({"transfers": "8", "bwlimit": "0"}))

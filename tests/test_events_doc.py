@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mirror import contents, create, errors, events, explain, manifest, progress, restore, spelling, sync, verify
+from mirror import contents, create, errors, events, explain, manifest, progress, restore, rollback, spelling, sync, verify
 from mirror.cli import listing, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +40,7 @@ REPORTS = {
     "init": create.InitReport,
     "sync": sync.SyncReport,
     "restore": restore.RestoreReport,
+    "rollback": rollback.RollbackReport,
     "verify": verify.VerifyReport,
 }
 

@@ -58,6 +58,17 @@ def restore(session: Session, words: list[str]) -> int:
     return session.finish(report, _code(session, report.exit_code, options.dry_run and differs))
 
 
+def rollback(session: Session, words: list[str]) -> int:
+    """`mirror rollback TARGET --at N`."""
+    from mirror.rollback import rollback as run
+
+    options = config.rollback_options(session.asked, session.command)
+    session.plan = options.dry_run
+    report = run(_target(session, words[0]), options, session.job)
+    differs = report.added or report.changed or report.moved or report.deleted or report.described
+    return session.finish(report, _code(session, report.exit_code, options.dry_run and differs))
+
+
 def verify(session: Session, words: list[str]) -> int:
     """`mirror verify TARGET`."""
     from mirror.verify import verify as run
@@ -170,13 +181,14 @@ def _target(session: Session, word: str) -> TargetSpec:
 
 def _code(session: Session, code: int, differs: object) -> int:
     """The exit code, with --exit-code 4 where something differs."""
-    return worst_exit({code, _DIFFERENT if differs and session.asked.switch("exit_code") else 0} - {0})
+    return worst_exit({code, _DIFFERENT if session.asked.switch("exit_code") and differs else 0} - {0})
 
 
 COMMANDS: Final[dict[str, Command]] = {
     "init": init,
     "sync": sync,
     "restore": restore,
+    "rollback": rollback,
     "verify": verify,
     "snapshots": snapshots,
     "diff": diff,

@@ -59,6 +59,8 @@ def snapshot_table(lines: Sequence[SnapshotLine]) -> Iterator[str]:
 def _remarks(line: SnapshotLine) -> str:
     words = [f"{symbol}{getattr(line, name):,}" for name, symbol in _CHANGES.items() if getattr(line, name)] or ["="]
     words += [f"tag:{tag}" for tag in line.tags]
+    if line.rollback_of:
+        words.append(f"rolled back to {line.rollback_of}")
     if line.problems:
         words.append(f"!{line.problems:,}")
     if not line.complete:

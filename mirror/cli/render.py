@@ -27,6 +27,8 @@ def report_lines(report: Any, verbose: bool) -> Iterator[str]:
             yield from _sync(report)
         case "RestoreReport":
             yield from _restore(report)
+        case "RollbackReport":
+            yield from _rollback(report)
         case "VerifyReport":
             yield from _verify(report)
         case "InitReport":
@@ -88,6 +90,21 @@ def _restore(report: Any) -> Iterator[str]:
             f"wrote {size_text(report.bytes_written)} in {report.files_written:,} files, "
             f"read {size_text(report.bytes_read)} from the target, {report.seconds:.1f} s"
         )
+
+
+def _rollback(report: Any) -> Iterator[str]:
+    if report.dry_run:
+        yield f"would be: {counts(report)}; {report.files_staged:,} files, {size_text(report.bytes_staged)} would be written"
+    elif report.snapshot:
+        whole = f"{report.entries:,} entries, {size_text(report.bytes)}"
+        yield f"snapshot {report.snapshot}, which is snapshot {report.rollback_of} again: {whole}: {counts(report)}"
+        yield f"staged {size_text(report.bytes_staged)} in {report.files_staged:,} files, {report.seconds:.1f} s"
+    else:
+        yield f"nothing differs between snapshots {report.parent} and {report.rollback_of}"
+    if report.bytes_history:
+        yield f"history: {size_text(report.bytes_history)} for what was overwritten or deleted"
+    if report.protected:
+        yield f"kept as they were since the rules leave them out: {report.protected:,}"
 
 
 def _verify(report: Any) -> Iterator[str]:

@@ -123,6 +123,15 @@ IGNORE_INODE: Final = Flag(
 )
 DELETE_EXCLUDED: Final = Flag("delete-excluded", "delete what the rules leave out; without this it is kept as it was")
 EXIT_CODE: Final = Flag("exit-code", "exit 4 when there are differences")
+MIN_FREE: Final = Flag(
+    "min-free", "do not begin when less than this would be free at the target, such as 20G or 5% (default 5%, at most 10 GiB)",
+    "SIZE|P%",
+)  # fmt: skip
+WAIT: Final = Flag("wait", "wait while another run uses the target, instead of exit 11")
+LEASES: Final = (
+    Flag("take-over", "finish what another run publishes into a bucket at once: it is dead, you know it"),
+    Flag("lease", "how long a publisher into a bucket may be silent before it counts as dead (default 30s)", "TIME"),
+)
 XATTRS: Final = Flag("xattrs", "mirror extended attributes as well")
 
 SYNC: Final = Verb(
@@ -151,17 +160,13 @@ SYNC: Final = Verb(
         ),
         Flag("max-transfer", "stop when so many bytes have been stored, such as 10G; progress is kept, exit 8", "SIZE"),
         MAX_DURATION,
-        Flag(
-            "min-free",
-            "do not begin when less than this would be free at the target, such as 20G or 5% (default 5%, at most 10 GiB)",
-            "SIZE|P%",
-        ),
+        MIN_FREE,
         Flag("tag", "give the snapshot this tag; makes one even if nothing changed", "NAME", many=True),
         Flag("heartbeat", "make a snapshot even if nothing changed"),
         Flag("on-error", "after a path that failed: go on (the default), or stop", "continue|stop"),
-        Flag("wait", "wait while another run uses the target, instead of exit 11"),
-        Flag("take-over", "finish what another run publishes into a bucket at once: it is dead, you know it"),
-        Flag("lease", "how long a publisher into a bucket may be silent before it counts as dead (default 30s)", "TIME"),
+        WAIT,
+        *LEASES,
+        Flag("release", "go on although `mirror rollback` holds the target (exit 11 without this); the hold is over then"),
         WORKERS,
         CHANGES,
         *REACH,
@@ -205,6 +210,34 @@ RESTORE: Final = Verb(
         *RULES,
         Flag("delete-excluded", "with --delete: delete also what the rules leave out"),
         MAX_DURATION,
+        WORKERS,
+        CHANGES,
+        *REACH,
+        *REPORTS,
+    ),
+)
+
+ROLLBACK: Final = Verb(
+    "rollback",
+    ("TARGET",),
+    """Make an older snapshot the newest one again; a target of layout tree serves it at once.
+
+    --at must be given. Only what differs is moved, in the order of a sync, and what it displaces is kept: a rollback to the
+    snapshot before takes it back. Then the target is held: `mirror sync` stops with exit 11, so that the next night does not bring
+    back what was just taken away, until `mirror sync SRC TARGET --release`.
+
+    What the rules leave out (those given, else those that the newest snapshot was made with) stays as it is. If the run dies, give
+    the same command again.""",
+    (
+        AT,
+        DRY_RUN,
+        EXIT_CODE,
+        MAX_DELETE,
+        *RULES,
+        Flag("delete-excluded", "bring back and delete also what the rules leave out"),
+        MIN_FREE,
+        WAIT,
+        *LEASES,
         WORKERS,
         CHANGES,
         *REACH,
@@ -306,7 +339,7 @@ FILTER_TEST: Final = Verb(
     ),
 )
 
-VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST)}
+VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST)}
 
 
 def configurable() -> dict[str, Option]:
