@@ -23,10 +23,12 @@ from mirror.store import ReadableStore
 
 
 class Snapshot(NamedTuple):
-    """What a snapshot names: the roots of its manifest and of its change list, if it has one."""
+    """What a snapshot names: the roots of its manifest and of its change list, if it has one. standing, lingers: of a tree."""
 
     manifest: Ref
     changes: Ref | None
+    standing: Ref
+    lingers: tuple[Ref, ...] = ()
 
 
 @dataclass
@@ -57,8 +59,7 @@ class Chain:
                 try:
                     fault = self._fault(record, previous, prunes if self.records == number else None)
                     if record.kind == log.SNAPSHOT:
-                        changes = record.body.get("changes")
-                        self.snapshots[number] = Snapshot(record.manifest, log.ref_of(changes) if changes else None)
+                        self.snapshots[number] = _snapshot(record)
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
                     fault = f"a member is missing or malformed ({error})"
                     self._damaged.add(number)
@@ -109,3 +110,9 @@ class Chain:
 
     def _forget(self, live: Container[int]) -> None:
         self.snapshots = {number: record for number, record in self.snapshots.items() if number in live}
+
+
+def _snapshot(record: log.Record) -> Snapshot:
+    changes, lingers = record.body.get("changes"), record.body.get("lingers", ())
+    refs = tuple(log.ref_of(each) for each in lingers if each)
+    return Snapshot(record.manifest, log.ref_of(changes) if changes else None, record.standing, refs)

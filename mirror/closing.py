@@ -10,9 +10,10 @@ A run that takes over appends a record of its own before it touches the live tre
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from mirror.envelope import SEGMENT, write_time
 from mirror.errors import InTheWayError
 from mirror.events import Notice, PhaseBegan, SnapshotCommitted
 from mirror.keys import parent_of
+from mirror.lingering import lingering_paths
 from mirror.manifest import File, Ref, cut_entries, decode_segment
 from mirror.obtain import Obtain
 from mirror.plan import Fetch
@@ -31,7 +33,7 @@ from mirror.scan import UNPROVEN, memory_of
 from mirror.site import Site
 from mirror.site.live import Unexpected
 from mirror.snapshot import ManifestWriter
-from mirror.spool import Sorter
+from mirror.spool import KeySorter, Sorter
 from mirror.steps import Steps, Works, bare_steps
 from mirror.steps import changes as differing
 from mirror.transfer.send import decode_fetched
@@ -41,7 +43,8 @@ _OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
 
 def members_of(publishing: log.Record) -> dict[str, Any]:
     """What a publishing says that its snapshot says as well."""
-    names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents")
+    names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents",
+             "standing", "lingers")  # fmt: skip
     return {name: publishing.body[name] for name in names if name in publishing.body}
 
 
@@ -66,7 +69,7 @@ class Closing:
         obtain = Obtain(works, self.site, lambda: ((step.before, step.after) for step in steps.all))
         changes = LiveChanges(works, publishing.number, obtain, recover)
         try:
-            changes.run(steps, publishing.manifest)
+            changes.run(steps, publishing.standing)
             snapshot = self._close(publishing, head, steps, changes, expected)
             works.live.staging.sweep()
             if snapshot.body["deletes"]:
@@ -84,8 +87,10 @@ class Closing:
         if not changes.recover:
             members |= self.told()
         if changes.failures:
-            root = self._really(root, expected, changes)
+            root, standing = self._really(publishing, expected, changes)
             members |= {"changes": None, "complete": False}
+            if standing != root or "standing" in members:
+                members["standing"] = log.ref_json(standing)
             members["totals"] = members["totals"] | {"entries": root.entries, "bytes": root.plain}
             if changes.recover:
                 members["problem_count"] = members.get("problem_count", 0) + changes.failures
@@ -121,15 +126,27 @@ class Closing:
                     )
             base = head
 
-    def _really(self, manifest: Ref, expected: Ref | None, changes: LiveChanges) -> Ref:
-        """The manifest of what is really there now: the one that was wanted, but for what failed; nothing is gone but what made
-        room."""
+    def _really(self, publishing: log.Record, expected: Ref | None, changes: LiveChanges) -> tuple[Ref, Ref]:
+        """(manifest, standing) as they really are now: what was wanted, but for what failed; nothing is gone but what made room."""
+        works = self.works
+        reader, store = works.reader, works.target.store
+        with KeySorter() as sorter:
+            for record in (publishing, *(log.read_record(store, number) for number in publishing.body["parents"])):
+                sorter.extend(lingering_paths(reader, record))
+            lingering = list(islice(sorter, 1))
+            root = self._as_it_is(publishing.manifest, expected, changes, sorter)
+            if not lingering:
+                return root, root
+        return root, self._as_it_is(publishing.standing, expected, changes, ())
+
+    def _as_it_is(self, manifest: Ref, expected: Ref | None, changes: LiveChanges, aside: Iterable[bytes]) -> Ref:
+        """A manifest, but for what failed and what is not gone. aside: paths in order that it has no part in."""
         works = self.works
         target, reader = works.target, works.reader
         known = {r.digest: r.epoch for root in (manifest, expected) if root for r, _ in reader.nodes(root, SEGMENT)}
         writer = ManifestWriter(target.store, works.epoch, dict(known), target.state)
         with Sorter() as stays:
-            for step in self._kept(changes, expected, manifest):
+            for step in self._kept(changes, expected, manifest, aside):
                 stays.add(step.path, _encode(step))
             instead = (_decode(data) for _, data in stays)
             refs = []
@@ -141,10 +158,10 @@ class Closing:
                     target.state.keep_scanned(self.source, ref.digest, memory_of(entries, (UNPROVEN for _ in entries)))
             return writer.tree(refs, root_is_node=True)
 
-    def _kept(self, changes: LiveChanges, expected: Ref | None, manifest: Ref) -> Iterator[Instead]:
+    def _kept(self, changes: LiveChanges, expected: Ref | None, manifest: Ref, aside: Iterable[bytes]) -> Iterator[Instead]:
         """Where the manifest is to say what was there before: paths that failed, and those that were not deleted."""
-        failed, removed = iter(changes.failed), iter(changes.removed)
-        fails, goes = next(failed, None), next(removed, None)
+        failed, removed, others = iter(changes.failed), iter(changes.removed), iter(aside)
+        fails, goes, other = next(failed, None), next(removed, None), next(others, None)
         for before, after in differing(self.works.reader, expected, manifest):
             entry = after if after is not None else before
             assert entry is not None
@@ -153,6 +170,10 @@ class Closing:
                 fails = next(failed, None)
             while goes is not None and goes < path:
                 goes = next(removed, None)
+            while other is not None and other < path:
+                other = next(others, None)
+            if after is None and path == other:
+                continue
             if path == fails or (after is None and path != goes):
                 yield Instead(path, before)
 
@@ -175,7 +196,7 @@ class Closing:
             except OSError as error:
                 changes.unexpected(step.path, Unexpected(error.strerror or str(error)))
         self._remove_hollow(steps, snapshot.manifest)
-        changes.describe_folders(steps.gone, snapshot.manifest)
+        changes.describe_folders(steps.gone, snapshot.standing)
         works.live.settle()
         self._append(head, lambda base: log.draft(
             log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner))  # fmt: skip
@@ -249,11 +270,11 @@ class Closing:
             return False
         if found.kind == log.PUBLISHING:
             old = log.ref_of(found.body["expected"]) if found.body.get("expected") else None
-            with bare_steps(works.reader, old, found.manifest) as steps:
+            with bare_steps(works.reader, old, found.standing) as steps:
                 self.carry_out(found, claim, steps, recover=True)
             what = f"the publishing of record {found.number}"
         else:
-            with bare_steps(works.reader, log.ref_of(found.body["deletes"]), found.manifest) as steps:
+            with bare_steps(works.reader, log.ref_of(found.body["deletes"]), found.standing) as steps:
                 changes = LiveChanges(works, found.number, lambda entry: False, recover=True)
                 try:
                     self._delete(found, claim, steps, changes)

@@ -22,6 +22,7 @@ from mirror.errors import UsageError
 
 if TYPE_CHECKING:
     from mirror.plan import DeletionLimit
+    from mirror.publishing import PublishOptions
     from mirror.restore import RestoreOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
@@ -338,8 +339,16 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         heartbeat=asked.switch("heartbeat"),
         stop_on_error=asked.choice("on_error", spelling.ON_ERROR) == "stop",
         wait=asked.switch("wait"),
+        publish=publish_options(asked),
         command=command,
     )
+
+
+def publish_options(asked: Settings) -> PublishOptions:
+    """How a tree is published."""
+    from mirror.publishing import PublishOptions
+
+    return PublishOptions(grace=asked.parsed("delete_grace", spelling.grace) or 0)
 
 
 def restore_options(asked: Settings, command: str, paths: Iterable[str | bytes] = ()) -> RestoreOptions:

@@ -151,7 +151,7 @@ def busy_paths(
         return lambda path: False
     old = found.body.get("expected" if found.kind == log.PUBLISHING else "deletes")
     db.execute("CREATE TEMP TABLE busy (path BLOB PRIMARY KEY) WITHOUT ROWID")
-    with bare_steps(reader, log.ref_of(old) if old else None, found.manifest) as steps:
+    with bare_steps(reader, log.ref_of(old) if old else None, found.standing) as steps:
         db.executemany("INSERT OR IGNORE INTO busy VALUES (?)", ((step.path,) for step in steps.all))
     return lambda path: db.execute("SELECT 1 FROM busy WHERE path = ?", (path,)).fetchone() is not None
 

@@ -128,6 +128,11 @@ class Record:
         return ref_of(self.body["manifest"])
 
     @property
+    def standing(self) -> Ref:
+        """The root of the manifest of all that is to stand in the live tree: the snapshot's, and what lingers."""
+        return ref_of(self.body["standing"]) if self.body.get("standing") else self.manifest
+
+    @property
     def started(self) -> datetime:
         return datetime.fromisoformat(self.body["started"])
 
@@ -191,7 +196,8 @@ def _fault(record: Record, number: int) -> str:
     ):
         return "it names no predecessor"
     if record.kind in (SNAPSHOT, PUBLISHING):
-        named = [ref_of(body[name]) for name in ("expected", "deletes") if body.get(name)]
+        named = [ref_of(body[name]) for name in ("expected", "deletes", "standing") if body.get(name)]
+        named += [ref_of(lingers) for lingers in body.get("lingers", ()) if lingers is not None]
         if record.manifest is None or None in named or record.started.tzinfo is None or not _is_told_well(body):
             return "a member is malformed"
     if record.kind == TAKEOVER and not (type(body["of"]) is int and 1 <= body["of"] < number):

@@ -354,7 +354,7 @@ class Reading:
             self._depth += 1
         newest = log.newest_snapshot(self.store, self.head) if self.target.tree else None
         if newest is not None:
-            self.copies.look(record.manifest, newest.manifest, self._depth)
+            self.copies.look(record.manifest, newest.standing, self._depth)
         return True
 
     def _read_head(self, known: int) -> log.Record | None:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 HASHES: Final = ("xxh128", "blake3", "sha256")
 ON_ERROR: Final = ("continue", "stop")
+MOST_GRACE: Final = 1000  # snapshots: each takes up to 170 bytes of a record, which has 1 MiB at most
 OVERWRITE: Final = ("always", "if-newer", "never")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -112,8 +113,17 @@ def part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def grace(text: str) -> int:
+    """So many snapshots, at most a thousand. ValueError for anything else."""
+    number = whole(text)
+    if number > MOST_GRACE:
+        raise ValueError(f"it is more than {MOST_GRACE:,} snapshots")
+    return number
+
+
 VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "bwlimit": size,
+    "delete_grace": grace,
     "hash": partial(choice, choices=HASHES),
     "max_age": duration,
     "max_delete": paths,

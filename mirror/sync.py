@@ -35,6 +35,7 @@ from mirror.events import (
 from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
+from mirror.publishing import PublishOptions
 from mirror.site import Site, SiteSpec
 from mirror.site.live import sweep_staged
 from mirror.site.open import open_site
@@ -78,6 +79,7 @@ class SyncOptions:
     heartbeat: bool = False
     stop_on_error: bool = False
     wait: bool = False
+    publish: PublishOptions = PublishOptions()
     command: str = "mirror sync"
 
 
@@ -111,7 +113,9 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
 
 
 def _run(source: SiteSpec, site: Site, target: TargetSpec, options: SyncOptions, job: Job, began: float) -> SyncReport:
+    options.publish.check(options.making.layout != "packed", target.store.url)  # before a new target is made
     with open_target(target, lock=True, wait=options.wait, making=options.making, dry_run=options.dry_run) as opened:
+        options.publish.check(bool(opened.tree), opened.url)
         job.site = opened.site
         if opened.state.why_not:
             job.say(Notice("no-cache", f"nothing is kept on this host for the next run ({opened.state.why_not})"))
@@ -230,7 +234,7 @@ class _Run:
             self._finish(head or parent, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)
-        if self.target.tree and (outcome.changed or parent is None):
+        if self.target.tree and (outcome.changed or parent is None or parent.body.get("lingers")):
             record = self.tree.publish(head, parent, outcome.root, index, members())
         else:
             ground = Ground(head, parent, index.used, {*sent.written, *committer.written}, self.identity)
@@ -338,6 +342,7 @@ class _Run:
             self._crew,
             self._told,
             self.exit,
+            self.options.publish,
         )
         return self._tree
 

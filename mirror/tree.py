@@ -17,11 +17,13 @@ from mirror.closing import Closing
 from mirror.displace import Displacement
 from mirror.events import Job, Problem
 from mirror.keys import STORE
+from mirror.lingering import Lingering
 from mirror.lookup import ChunkIndex
 from mirror.manifest import File, Ref
 from mirror.owners import Owners
 from mirror.plan import Fetch, Item
 from mirror.publish import description
+from mirror.publishing import PublishOptions
 from mirror.site import Site, SiteSpec
 from mirror.site.live import LiveTree
 from mirror.snapshot import ManifestReader
@@ -50,6 +52,7 @@ class TreeRun:
     crew: Callable[[], Crew]
     told: Callable[[], dict[str, Any]]
     exit: ExitStack
+    options: PublishOptions = PublishOptions()
     newest: log.Record | None = None  # record that this run appended
     history: int = 0  # bytes of packs for what was displaced
     _live: LiveTree | None = None
@@ -115,7 +118,9 @@ class TreeRun:
         works = self._works(index, epoch)
         number = (head.number if head else 0) + 1
         try:
-            prepared = Displacement(works, number).prepare(parent.manifest if parent else None, root)
+            lingering = Lingering(self.target.store, self.reader, self.target.state, epoch, self.options.grace)
+            standing = lingering.after(parent, root)
+            prepared = Displacement(works, number).prepare(parent.standing if parent else None, standing.root)
             self.history += prepared.sent.stored
             with prepared.steps as steps:
                 works.live.settle()  # the drafts, and what was kept aside
@@ -125,6 +130,7 @@ class TreeRun:
                     head,
                     head.live if head else log.Live(),
                     **{name: value for name, value in members.items() if name != "finished"},
+                    **standing.members,
                     expected=log.ref_json(prepared.expected) if prepared.expected else None,
                     owner=self.job.id,
                 )

@@ -218,6 +218,10 @@ class _Verify:
             trees.check(snapshot.manifest)
             if snapshot.changes is not None:
                 trees.check_lines(snapshot.changes, CHANGES, decode_changes, f"the list of changes of snapshot {number}")
+        if self.live is not None:  # older ones need not be there any more
+            newest = max(self.snapshots.items())[1]
+            for root in (newest.standing, *newest.lingers):
+                trees.check(root)
         number = self.head.epoch if self.head else 0
         while number:
             try:
@@ -238,7 +242,7 @@ class _Verify:
         number, newest = max(self.snapshots.items())
         busy = busy_paths(self.store, self.head, self.reader, self.db)
         check = LiveCheck(self.tree, self.reader, self.db, number, self._reads, busy, self._report, self.job)
-        check.run(newest.manifest)
+        check.run(newest.standing)
         self.report.live_files = check.files
         return check
 

@@ -241,14 +241,15 @@ def test_short_switches_go_together(target: Path) -> None:
 
 VALUES = {
     "at": "latest", "log-file": "log", "cache-dir": "cache", "endpoint-url": "http://127.0.0.1:1", "region": "x", "profile": "x",
-    "bwlimit": "100M", "transfers": "4", "workers": "0", "max-duration": "1h", "max-delete": "100%", "layout": "packed",
+    "bwlimit": "100M", "transfers": "4", "workers": "0", "max-duration": "1h", "max-delete": "100%", "layout": "tree",
+    "delete-grace": "1",
     "site": "site", "include": "*.html", "exclude": "*.tmp", "filter-from": "rules", "max-transfer": "1G", "min-free": "0%",
     "tag": "t",
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
 }  # fmt: skip
 PLACES = {
-    "init": ["other"], "sync": ["site", "target"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
+    "init": ["other"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
     "filter-test": ["index.html"],
 }  # fmt: skip

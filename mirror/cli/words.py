@@ -144,6 +144,11 @@ SYNC: Final = Verb(
         *RULES,
         DELETE_EXCLUDED,
         XATTRS,
+        Flag(
+            "delete-grace",
+            "in a tree: assets and other files that left SRC (pages do not) stay for N snapshots more (default 0)",
+            "N",
+        ),
         Flag("max-transfer", "stop when so many bytes have been stored, such as 10G; progress is kept, exit 8", "SIZE"),
         MAX_DURATION,
         Flag(
