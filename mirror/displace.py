@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirror.chunking import chunk_class
+from mirror.chunking import ChunkId, chunk_class
 from mirror.compare import same_content, same_list
 from mirror.envelope import SEGMENT
 from mirror.events import PhaseBegan, Problem
@@ -26,6 +26,7 @@ from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, cut_entries
 from mirror.plan import Fetch
 from mirror.site import SiteSpec
+from mirror.site.files import FolderSite
 from mirror.site.live import is_ours
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.spool import Sorter, Spool
@@ -85,6 +86,10 @@ class Displacement:
     _reads: Spool[Fetch] = field(default_factory=fetch_spool)
     _bytes: int = 0
     _empty: bool = False
+    _site: FolderSite = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._site = FolderSite(self.works.live.root)
 
     def prepare(self, old: Ref | None, new: Ref) -> Prepared:
         """Look, pack, keep aside. Close the steps."""
@@ -137,10 +142,20 @@ class Displacement:
         if not stat.S_ISREG(there.st_mode):
             kind = "a folder" if stat.S_ISDIR(there.st_mode) else "something that is no file"
             return msgspec.structs.replace(step, fault=f"{kind} of that name is there")
+        if before is None and isinstance(step.after, File) and self._is_there_already(step.after, there.st_size):
+            entry = msgspec.structs.replace(step.after, mtime=there.st_mtime_ns, mode=stat.S_IMODE(there.st_mode), link=b"")
+            return self._instead(step, entry, seen)
         as_known = isinstance(before, File) and there.st_size == before.size and before.mtime in (None, there.st_mtime_ns)
         if not as_known or self._must_be_packed(step):
             self._read(step, there.st_size, there.st_mtime_ns, there.st_mode)
         return msgspec.structs.replace(step, seen=seen)
+
+    def _is_there_already(self, after: File, size: int) -> bool:
+        """Whether a live file that no snapshot has holds just what is to come there: read here, since it need not be packed."""
+        if size != after.size:
+            return False
+        found = up.fetch(self._site, after.path, after.class_, lambda content: _dropped)
+        return not found.problem and _has(after, found)
 
     def _must_be_packed(self, step: Step) -> bool:
         works, before = self.works, step.before
@@ -279,6 +294,10 @@ def is_unpacked(works: Works, entry: File) -> bool:
                 return True
             held.clear()
     return bool(held) and bool(works.index.missing(held))
+
+
+def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:
+    """Only the ids count here."""
 
 
 def _has(entry: File, found: up.Fetched) -> bool:

@@ -408,7 +408,9 @@ class _Run:
         left, total = free
         left += self.tree.staged() if self.target.tree else 0
         floor = floor_of(total, self.options.min_free, self.options.min_free_percent)
-        text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=bool(self.target.tree))
+        adopts = self.options.making.adopt and not survey.counts.parent  # what stands there already needs no room
+        surely = bool(self.target.tree) and not adopts
+        text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=surely)
         if text:
             self.job.say(Notice("space", text))
 

@@ -53,6 +53,7 @@ class TreeRun:
     newest: log.Record | None = None  # record that this run appended
     history: int = 0  # bytes of packs for what was displaced
     _live: LiveTree | None = None
+    _holds_others: bool = False  # the live folder had something in it before this run
     _owners: Owners = field(default_factory=lambda: Owners(False, "", ""))
 
     @property
@@ -89,6 +90,7 @@ class TreeRun:
     def read(self, plan: Iterable[Item], index: ChunkIndex, epoch: int, crew: Crew, limits: Limits, results: Sorter) -> Sent:
         """Make drafts of all files that the plan wants read."""
         live = self.live
+        self._holds_others = not live.is_empty()
         way = Way(stage.run_batch, self._wanted, lambda found: stage.is_draft(live.staging, found), live.settle)
         job = stage.Job(self.spec, live.root, epoch)
         target = self.target
@@ -102,10 +104,12 @@ class TreeRun:
 
     def _wanted(self, item: Fetch) -> stage.Wanted:
         entry, before = item.entry, item.before
-        live, same = 0, b""
+        live, same, beside = 0, b"", 0
         if isinstance(before, File):
             live, same = before.size, before.fingerprint if before.size == entry.size else b""
-        return stage.Wanted(entry.path, entry.class_, description(entry, self._owners), not entry.link, live, same)
+        elif before is None and self._holds_others:
+            beside = entry.size
+        return stage.Wanted(entry.path, entry.class_, description(entry, self._owners), not entry.link, live, same, beside)
 
     def publish(
         self, head: log.Record | None, parent: log.Record | None, root: Ref, index: ChunkIndex, members: dict[str, Any]
