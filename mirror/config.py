@@ -295,12 +295,17 @@ def _unwritable(folder: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"
 
 
-def making(asked: Settings) -> Making:
-    """What may be done about a target that is not there."""
+def making(asked: Settings, command: str = "mirror sync") -> Making:
+    """What may be done about a target that is not there. command: how to name this run in hints."""
     from mirror.target import Making
 
     return Making(
-        layout=asked.text("layout"), site=asked.text("site"), adopt=asked.switch("adopt"), new_target=asked.switch("new_target")
+        layout=asked.text("layout"),
+        site=asked.text("site"),
+        adopt=asked.switch("adopt"),
+        new_target=asked.switch("new_target"),
+        named=asked.text("named"),  # said by nobody: the command line sets it
+        command=command,
     )
 
 
@@ -324,7 +329,7 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
 
     free = asked.parsed("min_free", spelling.room) or spelling.Amount()
     return SyncOptions(
-        making=making(asked),
+        making=making(asked, command),
         dry_run=asked.switch("dry_run"),
         look=look_options(asked),
         max_delete=deletion_limit(asked),

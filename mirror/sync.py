@@ -1,6 +1,6 @@
 """`mirror sync`: make the target's newest snapshot what the site is now.
 
-    report = sync(SiteSpec("/srv/www"), TargetSpec(StoreSpec("/backup/www")), SyncOptions(layout="packed"))
+    report = sync(SiteSpec("/srv/www"), TargetSpec(StoreSpec("/backup/www")), SyncOptions(making=Making("packed")))
     report.snapshot, report.added, report.problems
 
 One attempt is survey → guards → transfer → commit. Before its record exists nothing has happened: packs that an attempt left
@@ -113,6 +113,8 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
 def _run(source: SiteSpec, site: Site, target: TargetSpec, options: SyncOptions, job: Job, began: float) -> SyncReport:
     with open_target(target, lock=True, wait=options.wait, making=options.making, dry_run=options.dry_run) as opened:
         job.site = opened.site
+        if opened.new and not options.making.layout and not opened.tree:
+            job.say(Notice("layout", f"a new target of layout packed: a tree cannot be at {opened.url}"))
         if opened.state.why_not:
             job.say(Notice("no-cache", f"nothing is kept on this host for the next run ({opened.state.why_not})"))
         try:

@@ -21,7 +21,7 @@ from blake3 import blake3
 from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
 from mirror.errors import DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
-from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name
+from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name, record_key
 from mirror.state import State, open_state
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.errnos import error_for
@@ -75,13 +75,33 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What a verb may do about a target that is not there. layout "": it may not be made. adopt: take over a place that holds other
-    things; new_target: make it although this host knew one here."""
+    """What a verb may do about a target that is not there. layout "": `default_layout`. adopt: take over a place that holds other
+    things; new_target: make it although this host knew one here, or mirror.toml has it. named: the mirror of mirror.toml whose
+    target it is, which is not made without being asked for. command: how to name this run in hints."""
 
     layout: str = ""
     site: str = ""
     adopt: bool = False
     new_target: bool = False
+    named: str = ""
+    command: str = "mirror sync"
+
+
+def default_layout(url: str) -> str:
+    """The layout of a new target at a URL for which nobody asked for one: a tree where one can be, else packed.
+
+    >>> default_layout("/srv/mirror of nothing"), default_layout("memory://x")
+    ('tree', 'packed')
+    """
+    if not can_hold_tree(url):
+        return PACKED
+    # What is left of a packed target that lost its mirror.json is damage, not a site to put a tree over.
+    return PACKED if os.path.lexists(folder_of(url) / record_key(1)) else TREE
+
+
+def can_hold_tree(url: str) -> bool:
+    """Whether the files of a site can stand under their own names at a URL, and be changed one by one in order."""
+    return is_folder_url(url)
 
 
 def is_folder_url(url: str) -> bool:
@@ -102,14 +122,15 @@ def open_target(
     lock: keep other runs of this host out (InTheWayError, or wait). TargetMissingError when there is none, UsageError when it
     may not be made or is another site's, DamageError when `mirror.json` is spoilt.
     """
-    spec, tree = located(spec, making.layout if making else "")
+    layout = (making.layout or default_layout(spec.store.url)) if making else ""
+    spec, tree = located(spec, layout)
     store = CountingStore(open_store(spec.store))
     url = tree or store.url
     info = read_info(store)
     site = making.site if making else ""
     new = info is None
     if info is None:
-        info = _make(spec, store, tree, making, dry_run)
+        info = _make(spec, store, tree, replace(making, layout=layout) if making else None, dry_run)
     elif (info["layout"] == TREE) != bool(tree):
         raise UsageError(
             "cannot use the target",
@@ -124,6 +145,9 @@ def open_target(
             why=f"it holds the site {info['site']!r}, not {site!r}",
             hint="give each site a target of its own, or leave out --site",
         )
+    elif making and making.layout and making.layout != info["layout"]:
+        why = f"its layout is {info['layout']!r}, not {making.layout!r}, and stays so"
+        raise UsageError("cannot use the target", where=url, why=why, hint="leave out --layout, or name another place")
     with ExitStack() as stack:
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
@@ -229,6 +253,10 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
             why="there is no mirror.json",
             hint="check the path, or make one with `mirror init`",
         )
+    if making.named and not making.new_target:
+        hint = f"is it mounted? the first time, have it made: {making.command} --new-target"
+        why = f"there is no mirror.json, and the mirror {making.named} of mirror.toml is kept there"
+        raise TargetMissingError("cannot find the target", where=url, why=why, hint=hint)
     _check_making(making, url, tree)
     others = _other_things(store, tree)
     if any(key.startswith(LOG_PREFIX) for key in others):
@@ -265,8 +293,6 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
 def _check_making(making: Making, url: str, tree: str) -> None:
     """UsageError when a new target cannot be made as it is asked for."""
     what, layouts = "cannot make the target", "say --layout tree (the site's files under their own names) or --layout packed"
-    if not making.layout:
-        raise UsageError(what, where=url, why="a new target needs a layout", hint=layouts)
     if making.layout not in (PACKED, TREE):
         raise UsageError(what, where=url, why=f"layout {making.layout!r} does not exist", hint=layouts)
     if making.layout == TREE and not tree:
