@@ -227,7 +227,11 @@ def target_spec(text: str | os.PathLike[str], asked: Settings, say: Callable[[st
     from mirror.store.open import normalise_url
     from mirror.target import TargetSpec
 
-    return TargetSpec(store_spec(normalise_url(url_of(text, "TARGET")), asked), cache_folder(asked, say))
+    named = asked.text("store")
+    store = normalise_url(url_of(named, "--store")) if named else ""
+    # A store on S3 that a live folder names is reached by what is known here of S3.
+    apart = replace(store_spec(store or "s3://", asked), url=store)
+    return TargetSpec(store_spec(normalise_url(url_of(text, "TARGET")), asked), cache_folder(asked, say), apart)
 
 
 def site_spec(text: str | os.PathLike[str], asked: Settings, called: str = "SRC") -> SiteSpec:

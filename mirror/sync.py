@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
+from mirror.elsewhere import is_bare
 from mirror.envelope import SEGMENT, check_format, write_time
 from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError
 from mirror.events import (
@@ -42,7 +43,7 @@ from mirror.snapshot import ManifestReader
 from mirror.space import check_free, floor_of
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_entries, look, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_all_ends, guard, keep_validators, known_entries, look, source_key
 from mirror.tally import SyncReport
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
 from mirror.unfinished import unfinished
@@ -86,7 +87,7 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     options = options or SyncOptions()
     job = job or Job("sync")
     began = time.monotonic()
-    check_ends(source.url, target.store.url)
+    check_all_ends(source.url, target)
     site = open_site(source)
     site.check()  # a source that cannot be read must not leave a new target behind
     job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
@@ -190,6 +191,10 @@ class _Run:
         self.head = head
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
+        if parent is not None and parent.manifest.entries > 1 and self.target.tree and is_bare(self.target.tree):
+            # Emptied, or a new disk for a store that is elsewhere: what the last snapshot has is not there, so all of it is news.
+            job.say(Notice("refilled", f"the live folder was empty: it is filled anew, snapshot {parent.number} is not there"))
+            parent = None
         job.say(PhaseBegan("scan"))
         entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
@@ -404,7 +409,7 @@ class _Run:
         self.report.bytes_uploaded = counts.bytes_up
 
     def _check_free(self, survey: Survey) -> None:
-        free = self.store.free_bytes()
+        free = self.target.free_bytes()
         if free is None:
             return
         left, total = free

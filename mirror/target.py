@@ -18,6 +18,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from mirror import elsewhere
 from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
 from mirror.errors import DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
@@ -25,7 +26,7 @@ from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name, record_key
 from mirror.state import State, open_state
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.errnos import error_for
-from mirror.store.open import open_store
+from mirror.store.open import normalise_url, open_store
 from mirror.store.wrap import CountingStore
 
 PACKED, TREE = "packed", "tree"
@@ -35,10 +36,12 @@ _OWN = ("log", "packs", "index", "manifests", "mirror.json", "latest.json")
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """How to reach a target: its store, and the cache folder of this host (None: keep nothing)."""
+    """How to reach a target: its store, and the cache folder of this host (None: keep nothing). apart: how the store of a tree is
+    reached that is not in its `.mirror/`; its url is empty when nobody named it, then the live folder does."""
 
     store: StoreSpec
     cache: Path | None = None
+    apart: StoreSpec = StoreSpec("")
 
 
 @dataclass
@@ -61,6 +64,15 @@ class Target:
     @property
     def uuid(self) -> str:
         return str(self.info["uuid"])
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether this is a tree whose store is elsewhere."""
+        return bool(self.tree) and self.store.url != os.path.join(self.tree, STORE)
+
+    def free_bytes(self) -> tuple[int, int] | None:
+        """(free, total) bytes where new content is written; None where the place does not know."""
+        return (open_store(StoreSpec(self.tree)) if self.is_apart else self.store).free_bytes()
 
     @property
     def site(self) -> str:
@@ -128,6 +140,7 @@ def open_target(
     url = tree or store.url
     info = read_info(store)
     site = making.site if making else ""
+    joins = _joins(tree, store, info, making)
     new = info is None
     if info is None:
         info = _make(spec, store, tree, replace(making, layout=layout) if making else None, dry_run)
@@ -136,7 +149,7 @@ def open_target(
             "cannot use the target",
             where=url,
             why="it is the store of a tree" if info["layout"] == TREE else f"its store says layout {info['layout']!r}",
-            hint=f"name the tree itself: {os.path.dirname(url)}" if info["layout"] == TREE else "is it a copy of another target?",
+            hint=_tree_of(store.url, info) if info["layout"] == TREE else "is it a copy of another target?",
         )
     elif site and site != info["site"]:
         raise UsageError(
@@ -152,6 +165,8 @@ def open_target(
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
             _lock(stack, folder, url, wait)
+        if joins and not dry_run:
+            elsewhere.join(tree, store.url, str(info["uuid"]))
         state = stack.enter_context(_Closing(open_state(folder if folder and (not dry_run or _is_there(folder)) else None)))
         if spec.cache and not dry_run:
             _remember_url(spec.cache, url, str(info["uuid"]))
@@ -160,16 +175,60 @@ def open_target(
 
 def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:
     """(how to reach the store, the live folder) of the target that a URL names; no live folder where that is the store itself.
-    layout: of a target that is to be made if there is none."""
-    if not is_folder_url(spec.store.url):
+    layout: of a target that is to be made if there is none. UsageError for a store that a target cannot have; DamageError."""
+    named = normalise_url(spec.apart.url) if spec.apart.url else ""
+    if not can_hold_tree(spec.store.url):
+        _check_own(named, spec.store.url, "only a tree, which is a local folder, can have its store elsewhere")
         return spec, ""
     folder = folder_of(spec.store.url)
     inside = folder / STORE
+    pointer = elsewhere.named_by(str(folder))
     # Looked for first: the site of a tree may well have a mirror.json of its own, a packed target has no `.mirror/`.
     is_tree = any(os.path.lexists(inside / name) for name in (MIRROR_KEY, LOG_PREFIX))
-    if not is_tree and (layout != TREE or os.path.lexists(folder / MIRROR_KEY)):
+    if is_tree:
+        _check_own(named, str(inside), f"the store of that tree is in its {STORE}/")
+    elif pointer is not None or named not in ("", str(inside), str(folder)):
+        if layout == PACKED or (pointer is None and os.path.lexists(folder / MIRROR_KEY)):
+            _check_own(named, str(folder), "a packed target is its store")
+        elsewhere.check_apart(str(folder), named or str(pointer and pointer.url))
+        return replace(spec, store=spec.apart if named else replace(spec.apart, url=str(pointer and pointer.url))), str(folder)
+    elif layout != TREE or os.path.lexists(folder / MIRROR_KEY):
         return spec, ""
     return replace(spec, store=replace(spec.store, url=str(inside))), str(folder)
+
+
+def places(spec: TargetSpec) -> list[str]:
+    """The URLs of all that a target is: what names it and, where that is elsewhere, its store."""
+    found, tree = located(spec)
+    return list(dict.fromkeys([spec.store.url, *([found.store.url] if tree and found.store.url != f"{tree}/{STORE}" else [])]))
+
+
+def _check_own(named: str, own: str, why: str) -> None:
+    if named and named != own:
+        raise UsageError("cannot use --store", where=named, why=why, hint="leave out --store")
+
+
+def _joins(tree: str, store: MaintainedStore, info: dict[str, Any] | None, making: Making | None) -> bool:
+    """Whether a live folder has still to be told that its store is elsewhere. UsageError, TargetMissingError when it is not its."""
+    if not tree or store.url == os.path.join(tree, STORE):
+        return False
+    pointer = elsewhere.named_by(tree)
+    if pointer is not None:
+        elsewhere.check_named(tree, store.url, pointer, info, making is not None)
+        return False
+    if info is not None and info["layout"] == TREE:
+        has_log = making is not None and next(iter(store.list(LOG_PREFIX)), None) is not None
+        anew = making is not None and making.new_target
+        elsewhere.check_unnamed(tree, store.url, info, has_log=has_log, writes=making is not None, anew=anew)
+    return making is not None
+
+
+def _tree_of(store: str, info: dict[str, Any]) -> str:
+    """The next step for whoever names the store of a tree."""
+    live = info.get("live")
+    if isinstance(live, dict):
+        return f"name the tree itself: {live.get('path')} on {live.get('host')} (where that is lost, with --store {store})"
+    return f"name the tree itself: {os.path.dirname(store)}"
 
 
 def _is_there(folder: Path) -> bool:
@@ -272,6 +331,8 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
             hint = "name an empty folder, or say --adopt: then equal files stay, others in the site's way are kept aside"
         raise UsageError("cannot make the target", where=url, why=f"it holds other things ({', '.join(others[:3])})", hint=hint)
     info = new_info(making.layout, making.site or "site")
+    if tree and store.url != os.path.join(tree, STORE):
+        info["live"] = elsewhere.here(tree)
     if dry_run:
         return info
     if tree:
@@ -326,7 +387,7 @@ def _other_things(store: MaintainedStore, tree: str) -> list[str]:
         try:
             found = sorted(name for name in os.listdir(tree) if name not in (STORE, "lost+found"))
         except FileNotFoundError:
-            return []
+            pass
         except NotADirectoryError as error:
             raise UsageError("cannot make the target", where=tree, why="it is not a folder") from error
         return found + _other_things(store, "")

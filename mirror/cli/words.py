@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BOTH: Final = ("sync", "diff")  # one word, if it is a name, is source and target
 _NUMBERS: Final = ("N", "N|P%", "SIZE", "SIZE|P%", "TIME", "SNAPSHOT")
-_PLACES: Final = ("FILE", "FOLDER", "SRC")
+_PLACES: Final = ("FILE", "FOLDER", "SRC", "STORE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ ACCESS: Final = (
 )
 REACH: Final = (
     CONFIG,
+    Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
