@@ -52,8 +52,9 @@ ln -s "$root/examples" examples
 explain 'A site to mirror: some 340 pages, drawings, a file of 24 MiB, and the odd names that people leave on servers.'
 show 'python examples/make_site.py site'
 
-explain 'The first night. A new target is told its layout once; after that it knows.'
-show 'mirror sync site backup --layout packed'
+explain 'The first night: a folder that a web server can serve, the files under their own names, their history in .mirror/.'
+show 'mirror sync site www'
+show 'ls -A www'
 
 explain 'For the proof at the end: a copy of the site as it is now, made by cp and not by mirror.'
 show 'cp -a site first-night'
@@ -66,22 +67,25 @@ show 'mv site/news/2024 site/news/archive'
 show 'rm site/odd/empty'
 show 'touch site/robots.txt'
 
-explain 'The second night. Only what changed is read and stored: one chunk of the big file, nothing for what was moved.'
-show 'mirror sync site backup'
+explain 'The second night. Only what changed is read; what it takes the place of is kept, one chunk of the big file.'
+show 'mirror sync site www'
 
-explain 'What happened between snapshot 1 and 2: + new, * changed, - deleted, > moved.'
-show 'mirror diff backup 1 2'
+explain 'What happened between the two snapshots: + new, * changed, - deleted, > moved.'
+show 'mirror diff www 2 4'
 
 explain 'Both nights are there.'
-show 'mirror snapshots backup'
+show 'mirror snapshots www'
 
 explain 'The disaster: bring the first night back, into a new folder.'
-show 'mirror restore backup restored --at 1'
+show 'mirror restore www restored --at 2'
 
 explain 'The proof, with a program that knows nothing of mirror: content, modes, owners, times, links, odd names.'
 show 'python examples/compare.py first-night restored'
 
 explain 'And the mirror itself: read everything in it and check every byte.'
-show 'mirror verify backup'
+show 'mirror verify www'
+
+explain 'Where nobody serves the copy (disaster recovery, a bucket, years of nights): few, compressed, deduplicated files.'
+show 'mirror sync site backup --layout packed'
 
 printf '\nThat was all: two nights kept, the first one back and identical.\n'

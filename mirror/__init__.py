@@ -66,7 +66,7 @@ class _Call:
 
 
 def init(target: str | PathLike[str], **options: Any) -> InitReport:
-    """Make an empty target. options: layout, site, adopt, new_target; and how to reach it."""
+    """Make an empty target. options: layout, site, adopt, new_target, store; and how to reach it."""
     from mirror.config import making
     from mirror.create import init as run
 

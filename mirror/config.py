@@ -229,7 +229,11 @@ def target_spec(text: str | os.PathLike[str], asked: Settings, say: Callable[[st
     from mirror.store.open import normalise_url
     from mirror.target import TargetSpec
 
-    return TargetSpec(store_spec(normalise_url(url_of(text, "TARGET")), asked), cache_folder(asked, say))
+    named = asked.text("store")
+    store = normalise_url(url_of(named, "--store")) if named else ""
+    # A store on S3 that a live folder names is reached by what is known here of S3.
+    apart = replace(store_spec(store or "s3://", asked), url=store)
+    return TargetSpec(store_spec(normalise_url(url_of(text, "TARGET")), asked), cache_folder(asked, say), apart)
 
 
 def site_spec(text: str | os.PathLike[str], asked: Settings, called: str = "SRC") -> SiteSpec:
@@ -297,12 +301,17 @@ def _unwritable(folder: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"
 
 
-def making(asked: Settings) -> Making:
-    """What may be done about a target that is not there."""
+def making(asked: Settings, command: str = "mirror sync") -> Making:
+    """What may be done about a target that is not there. command: how to name this run in hints."""
     from mirror.target import Making
 
     return Making(
-        layout=asked.text("layout"), site=asked.text("site"), adopt=asked.switch("adopt"), new_target=asked.switch("new_target")
+        layout=asked.text("layout"),
+        site=asked.text("site"),
+        adopt=asked.switch("adopt"),
+        new_target=asked.switch("new_target"),
+        named=asked.text("named"),  # said by nobody: the command line sets it
+        command=command,
     )
 
 
@@ -326,7 +335,7 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
 
     free = asked.parsed("min_free", spelling.room) or spelling.Amount()
     return SyncOptions(
-        making=making(asked),
+        making=making(asked, command),
         dry_run=asked.switch("dry_run"),
         look=look_options(asked),
         max_delete=deletion_limit(asked),

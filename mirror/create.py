@@ -8,9 +8,8 @@ Doing it again does nothing: what is there stays, and the report says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mirror.errors import UsageError
 from mirror.events import Job, RunStarted
 from mirror.target import Making, TargetSpec, open_target
 
@@ -32,13 +31,10 @@ class InitReport:
 
 
 def init(target: TargetSpec, making: Making | None = None, job: Job | None = None) -> InitReport:
-    """Make the target unless it is there; UsageError when it is there and of another site or layout. Else as `open_target`."""
-    making, job = making or Making(), job or Job("init")
+    """Make the target unless it is there; UsageError when it is there and of another site or layout. Otherwise as `open_target`."""
+    # Who says `init` wants it made, also where mirror.toml has it.
+    making, job = replace(making or Making(), named=""), job or Job("init")
     job.say(RunStarted("init", "", target.store.url))
     with open_target(target, making=making) as opened:
         job.site = opened.site
-        layout = str(opened.info["layout"])
-        if making.layout and making.layout != layout:
-            raise UsageError("cannot make the target", where=opened.url, why=f"there is one of layout {layout!r}",
-                             hint="leave out --layout, or name another place")  # fmt: skip
-        return InitReport(opened.url, opened.site, layout, opened.uuid, opened.new)
+        return InitReport(opened.url, opened.site, str(opened.info["layout"]), opened.uuid, opened.new)

@@ -24,7 +24,7 @@ from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
 from mirror.state import State
-from mirror.survey import LookOptions, Survey, beside_store, check_ends, known_entries, known_of, look, rows, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_all_ends, known_entries, known_of, look, rows, source_key
 from mirror.target import TargetSpec
 
 
@@ -52,7 +52,7 @@ def diff_site(
     """What a sync would change in the snapshot `at`: (line, size in bytes) by path. Only suspected files are read whose size is
     that of their entry, or of a deleted file (they may have been moved). Deletions are left out where the scan was incomplete."""
     job = job or Job("diff")
-    check_ends(source.url, target.store.url)
+    check_all_ends(source.url, target)
     site = open_site(source)
     with Reading(target, job) as reading:
         source = beside_store(source, bool(reading.target.tree))

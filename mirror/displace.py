@@ -17,15 +17,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirror.chunking import chunk_class
+from mirror.chunking import ChunkId, chunk_class
 from mirror.compare import same_content, same_list
 from mirror.envelope import SEGMENT
 from mirror.events import PhaseBegan, Problem
 from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, cut_entries
 from mirror.plan import Fetch
-from mirror.site import FILE, FOLDER, SYMLINK
+from mirror.site import FILE, FOLDER, SYMLINK, Site
 from mirror.site.live import is_ours
+from mirror.site.open import open_site
 from mirror.site.standing import Standing
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.spool import Sorter, Spool
@@ -85,6 +86,10 @@ class Displacement:
     _reads: Spool[Fetch] = field(default_factory=fetch_spool)
     _bytes: int = 0
     _empty: bool = False
+    _site: Site = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._site = open_site(self.works.live.spec)
 
     def prepare(self, old: Ref | None, new: Ref) -> Prepared:
         """Look, pack, keep aside. Close the steps."""
@@ -143,6 +148,9 @@ class Displacement:
         if there.kind != FILE:
             kind = "a folder" if there.kind == FOLDER else "something that is no file"
             return msgspec.structs.replace(step, fault=f"{kind} of that name is there")
+        if before is None and isinstance(step.after, File) and self._is_there_already(step.after, there.size):
+            entry = msgspec.structs.replace(step.after, mtime=there.mtime, mode=there.mode, link=b"")
+            return msgspec.structs.replace(self._instead(step, entry, there.seen), tag=there.tag)
         as_known = isinstance(before, File) and is_as_known(there, before)
         if not as_known or (self._must_be_packed(step) and not self._kept_whole(step, there)):
             self._read(step, there)
@@ -154,6 +162,13 @@ class Displacement:
         if wholes is None or not isinstance(before, File) or there.fingerprint != before.fingerprint:
             return False
         return wholes.keep(before, self.works.reader.content_key(before))
+
+    def _is_there_already(self, after: File, size: int) -> bool:
+        """Whether a live file that no snapshot has holds just what is to come there: read here, since it need not be packed."""
+        if size != after.size:
+            return False
+        found = up.fetch(self._site, after.path, after.class_, lambda content: _dropped)
+        return not found.problem and _has(after, found)
 
     def _must_be_packed(self, step: Step) -> bool:
         works, before = self.works, step.before
@@ -296,6 +311,10 @@ def is_unpacked(works: Works, entry: File) -> bool:
                 return True
             held.clear()
     return bool(held) and bool(works.index.missing(held))
+
+
+def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:
+    """Only the ids count here."""
 
 
 def _has(entry: File, found: up.Fetched) -> bool:

@@ -24,6 +24,7 @@ from mirror.errors import UsageError
 MANIFEST, PACK, INDEX, WHOLE = "manifests", "packs", "index", "whole"
 MIRROR_KEY, LATEST_KEY, LEASE_KEY, LOG_PREFIX = "mirror.json", "latest.json", "lease.json", "log/"
 STORE = ".mirror"  # the folder of a tree that holds its store; nothing of a site may be there
+STORE_KEY = "store.json"  # in that folder instead of a store: where the store is
 
 _OBJECT = re.compile(r"(manifests|packs)/([0-9a-f]{2})/([0-9a-f]{64})\.([0-9]{1,12})|(index)/([0-9a-f]{64})\.([0-9]{1,12})")
 _WHOLE = re.compile(r"whole/([0-9a-f]{2})/([0-9a-f]{32})\.([0-9]{1,12})")

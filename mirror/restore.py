@@ -31,7 +31,7 @@ from mirror.site import MODES, Filter, SiteSpec
 from mirror.site.filters import Matcher
 from mirror.site.open import open_writable
 from mirror.store.errnos import error_for
-from mirror.survey import Survey, check_ends
+from mirror.survey import Survey, check_all_ends
 from mirror.target import TargetSpec, folder_of, is_folder_url
 
 
@@ -98,7 +98,7 @@ def restore(
     began = time.monotonic()
     spec = out if isinstance(out, SiteSpec) else SiteSpec(out)
     where = str(folder_of(spec.url)) if is_folder_url(spec.url) else spec.url
-    check_ends(where, target.store.url, "cannot restore into")
+    check_all_ends(where, target, "cannot restore into")
     try:
         with Reading(target, job) as reading:
             run = _Run(reading, reading.pick(options.at), spec, options, job, began)

@@ -19,7 +19,7 @@ from mirror.compare import same_content
 from mirror.envelope import SEGMENT
 from mirror.errors import DeletionGuardError, NotFound, SourceError, UsageError
 from mirror.events import Problem
-from mirror.keys import MIRROR_KEY, STORE
+from mirror.keys import MIRROR_KEY, STORE, STORE_KEY
 from mirror.manifest import File, Page, Ref
 from mirror.moves import Moves, Row, row, row_spool
 from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetch, Item, Put, decode, encode
@@ -30,7 +30,7 @@ from mirror.snapshot import ManifestReader, content_key
 from mirror.spool import Pairs, Spool
 from mirror.state import State
 from mirror.store import ReadableStore
-from mirror.target import folder_of, is_folder_url
+from mirror.target import TargetSpec, folder_of, is_folder_url, places
 
 
 def source_key(identity: dict[str, str]) -> str:
@@ -39,10 +39,14 @@ def source_key(identity: dict[str, str]) -> str:
 
 
 def check_ends(source: str, target: str, what: str = "cannot mirror") -> None:
-    """UsageError when source (or OUT, `what` says which) and target are local folders and one is the other or inside it."""
-    if not (is_folder_url(source) and is_folder_url(target)):
+    """UsageError when source (or OUT, `what` says which) and target are local folders or both on S3, and one is the other or inside
+    it."""
+    if is_folder_url(source) and is_folder_url(target):
+        a, b = os.path.realpath(folder_of(source)), os.path.realpath(folder_of(target))
+    elif source.startswith("s3://") and target.startswith("s3://"):
+        a, b = source.rstrip("/"), target.rstrip("/")
+    else:
         return
-    a, b = os.path.realpath(folder_of(source)), os.path.realpath(folder_of(target))
     inside, hint = "", "name another folder: what is kept and where it is kept must lie apart"
     if a == b:
         inside = "it is the target itself"
@@ -54,9 +58,16 @@ def check_ends(source: str, target: str, what: str = "cannot mirror") -> None:
         raise UsageError(what, where=a, why=inside, hint=hint)
 
 
+def check_all_ends(source: str, target: TargetSpec, what: str = "cannot mirror") -> None:
+    """The same with all places that a target is in. UsageError, DamageError when it cannot be told which those are."""
+    for place in places(target):
+        check_ends(source, place, what)
+
+
 def beside_store(source: SiteSpec, always: bool = False) -> SiteSpec:
     """The source without the store of a tree: with a rule that leaves out `/.mirror` where the source is a tree, or `always`."""
-    is_tree = is_folder_url(source.url) and os.path.lexists(folder_of(source.url) / STORE / MIRROR_KEY)
+    inside = folder_of(source.url) / STORE
+    is_tree = is_folder_url(source.url) and any(os.path.lexists(inside / name) for name in (MIRROR_KEY, STORE_KEY))
     if not (always or is_tree):
         return source
     # Any kind of thing of that name: a file or link would take the store's place.

@@ -1,6 +1,6 @@
 """`mirror sync`: make the target's newest snapshot what the site is now.
 
-    report = sync(SiteSpec("/srv/www"), TargetSpec(StoreSpec("/backup/www")), SyncOptions(layout="packed"))
+    report = sync(SiteSpec("/srv/www"), TargetSpec(StoreSpec("/backup/www")), SyncOptions(making=Making("packed")))
     report.snapshot, report.added, report.problems
 
 One attempt is survey → guards → transfer → commit. Before its record exists nothing has happened: packs that an attempt left
@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
+from mirror.elsewhere import is_bare
 from mirror.envelope import SEGMENT, check_format, write_time
 from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError
 from mirror.events import (
@@ -44,7 +45,7 @@ from mirror.snapshot import ManifestReader
 from mirror.space import check_free, floor_of
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_of, look, source_key
+from mirror.survey import LookOptions, Survey, beside_store, check_all_ends, guard, keep_validators, known_of, look, source_key
 from mirror.tally import SyncReport
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
 from mirror.unfinished import has_drafts, unfinished
@@ -94,7 +95,7 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     options = options or SyncOptions()
     job = job or Job("sync")
     began = time.monotonic()
-    check_ends(source.url, target.store.url)
+    check_all_ends(source.url, target)
     site = open_site(source)
     site.check()  # a source that cannot be read must not leave a new target behind
     job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
@@ -123,6 +124,8 @@ def _run(source: SiteSpec, site: Site, target: TargetSpec, options: SyncOptions,
     with open_target(target, lock=True, wait=options.wait, making=options.making, dry_run=options.dry_run) as opened:
         options.publish.check(bool(opened.tree), opened.url)
         job.site = opened.site
+        if opened.new and not options.making.layout and not opened.tree:
+            job.say(Notice("layout", f"a new target of layout packed: a tree cannot be at {opened.url}"))
         if opened.state.why_not:
             job.say(Notice("no-cache", f"nothing is kept on this host for the next run ({opened.state.why_not})"))
         try:
@@ -200,6 +203,10 @@ class _Run:
         self._heed_hold(head)
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
+        if parent is not None and parent.manifest.entries > 1 and self.target.tree and self._is_bare():
+            # Emptied, or a new disk for a store that is elsewhere: what the last snapshot has is not there, so all of it is news.
+            job.say(Notice("refilled", f"the live folder was empty: it is filled anew, snapshot {parent.number} is not there"))
+            parent = None
         job.say(PhaseBegan("scan"))
         entries = known_of(self.store, self.reader, head, parent, self.state, self.source)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
@@ -401,6 +408,9 @@ class _Run:
         self._requests(Requests())
         return True
 
+    def _is_bare(self) -> bool:
+        return not self.target.in_bucket and is_bare(self.target.tree)
+
     def _sweep_drafts(self) -> None:
         if self.target.tree and not self.target.in_bucket and has_drafts(self.target.tree):
             from mirror.site.live import sweep_staged
@@ -452,13 +462,15 @@ class _Run:
         self.report.bytes_uploaded = counts.bytes_up
 
     def _check_free(self, survey: Survey) -> None:
-        free = self.store.free_bytes()
+        free = self.target.free_bytes()
         if free is None:
             return
         left, total = free
         left += self.tree.staged() if self.target.tree else 0
         floor = floor_of(total, self.options.min_free, self.options.min_free_percent)
-        text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=bool(self.target.tree))
+        adopts = self.options.making.adopt and not survey.counts.parent  # what stands there already needs no room
+        surely = bool(self.target.tree) and not adopts
+        text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=surely)
         if text:
             self.job.say(Notice("space", text))
 

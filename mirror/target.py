@@ -18,16 +18,17 @@ from typing import Any
 
 from blake3 import blake3
 
+from mirror import elsewhere
 from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
 from mirror.errors import AuthError, DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
-from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name
+from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name, record_key
 from mirror.site import SiteSpec
 from mirror.site.open import names_in
 from mirror.state import State, open_state
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.errnos import error_for
-from mirror.store.open import open_store
+from mirror.store.open import normalise_url, open_store
 from mirror.store.wrap import CountingStore
 
 PACKED, TREE = "packed", "tree"
@@ -37,10 +38,12 @@ _OWN = ("log", "packs", "index", "manifests", "mirror.json", "latest.json")
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """How to reach a target: its store, and the cache folder of this host (None: keep nothing)."""
+    """How to reach a target: its store, and the cache folder of this host (None: keep nothing). apart: how the store of a tree is
+    reached that is not in its `.mirror/`; its url is empty when nobody named it, then the live folder does."""
 
     store: StoreSpec
     cache: Path | None = None
+    apart: StoreSpec = StoreSpec("")
 
 
 @dataclass
@@ -75,6 +78,15 @@ class Target:
         return str(self.info["uuid"])
 
     @property
+    def is_apart(self) -> bool:
+        """Whether this is a tree whose store is elsewhere."""
+        return bool(self.tree) and self.store.url != os.path.join(self.tree, STORE)
+
+    def free_bytes(self) -> tuple[int, int] | None:
+        """(free, total) bytes where new content is written; None where the place does not know."""
+        return (open_store(StoreSpec(self.tree)) if self.is_apart else self.store).free_bytes()
+
+    @property
     def site(self) -> str:
         return str(self.info["site"])
 
@@ -87,13 +99,33 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What a verb may do about a target that is not there. layout "": it may not be made. adopt: take over a place that holds other
-    things; new_target: make it although this host knew one here."""
+    """What a verb may do about a target that is not there. layout "": `default_layout`. adopt: take over a place that holds other
+    things; new_target: make it although this host knew one here, or mirror.toml has it. named: the mirror of mirror.toml whose
+    target it is, which is not made without being asked for. command: how to name this run in hints."""
 
     layout: str = ""
     site: str = ""
     adopt: bool = False
     new_target: bool = False
+    named: str = ""
+    command: str = "mirror sync"
+
+
+def default_layout(url: str) -> str:
+    """The layout of a new target at a URL for which nobody asked for one: a tree where one can be, else packed.
+
+    >>> default_layout("/srv/mirror of nothing"), default_layout("memory://x")
+    ('tree', 'packed')
+    """
+    if not can_hold_tree(url):
+        return PACKED
+    # What is left of a packed target that lost its mirror.json is damage, not a site to put a tree over.
+    return PACKED if is_folder_url(url) and os.path.lexists(folder_of(url) / record_key(1)) else TREE
+
+
+def can_hold_tree(url: str) -> bool:
+    """Whether the files of a site can stand under their own names at a URL, and be changed one by one in order."""
+    return is_folder_url(url) or url.startswith("s3://")
 
 
 def is_folder_url(url: str) -> bool:
@@ -114,20 +146,26 @@ def open_target(
     lock: keep other runs of this host out (InTheWayError, or wait). TargetMissingError when there is none, UsageError when it
     may not be made or is another site's, DamageError when `mirror.json` is spoilt.
     """
-    spec, tree = located(spec, making.layout if making else "")
-    store = CountingStore(open_store(spec.store))
+    layout = (making.layout or default_layout(spec.store.url)) if making else ""
+    if spec.store.url.startswith("s3://"):
+        _check_no_store(spec)
+        spec, tree, store, info = _found_in_bucket(spec, layout)
+    else:
+        spec, tree = located(spec, layout)
+        store = CountingStore(open_store(spec.store))
+        info = read_info(store)
     url = tree or store.url
-    info = read_info(store)
     site = making.site if making else ""
+    joins = _joins(tree, store, info, making)
     new = info is None
     if info is None:
-        info = _make(spec, store, tree, making, dry_run)
+        info = _make(spec, store, tree, replace(making, layout=layout) if making else None, dry_run)
     elif (info["layout"] == TREE) != bool(tree):
         raise UsageError(
             "cannot use the target",
             where=url,
             why="it is the store of a tree" if info["layout"] == TREE else f"its store says layout {info['layout']!r}",
-            hint=f"name the tree itself: {url.rpartition('/')[0]}" if info["layout"] == TREE else "is it a copy of another target?",
+            hint=_tree_of(store.url, info) if info["layout"] == TREE else "is it a copy of another target?",
         )
     elif site and site != info["site"]:
         raise UsageError(
@@ -136,33 +174,43 @@ def open_target(
             why=f"it holds the site {info['site']!r}, not {site!r}",
             hint="give each site a target of its own, or leave out --site",
         )
+    elif making and making.layout and making.layout != info["layout"]:
+        why = f"its layout is {info['layout']!r}, not {making.layout!r}, and stays so"
+        raise UsageError("cannot use the target", where=url, why=why, hint="leave out --layout, or name another place")
     with ExitStack() as stack:
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
             _lock(stack, folder, url, wait)
+        if joins and not dry_run:
+            elsewhere.join(tree, store.url, str(info["uuid"]))
         state = stack.enter_context(_Closing(open_state(folder if folder and (not dry_run or _is_there(folder)) else None)))
         if spec.cache and not dry_run:
-            _remember_url(spec.cache, url, str(info["uuid"]))
+            _remember_url(spec.cache, url, str(info["uuid"]), str(info["layout"]))
         return Target(spec, store, info, state.state, new, tree, stack.pop_all())
 
 
 def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:
     """(how to reach the store, the live folder) of the target that a URL names; no live folder where that is the store itself.
-    layout: of a target that is to be made if there is none."""
+    layout: of a target that is to be made if there is none. UsageError for a store that a target cannot have; DamageError."""
+    named = normalise_url(spec.apart.url) if spec.apart.url else ""
     if not is_folder_url(spec.store.url):
-        return _located_in_bucket(spec, layout) if can_be_tree(spec.store.url) else (spec, "")
+        _check_no_store(spec)
+        return _found_in_bucket(spec, layout)[:2] if can_hold_tree(spec.store.url) else (spec, "")
     folder = folder_of(spec.store.url)
     inside = folder / STORE
+    pointer = elsewhere.named_by(str(folder))
     # Looked for first: the site of a tree may well have a mirror.json of its own, a packed target has no `.mirror/`.
     is_tree = any(os.path.lexists(inside / name) for name in (MIRROR_KEY, LOG_PREFIX))
-    if not is_tree and (layout != TREE or os.path.lexists(folder / MIRROR_KEY)):
+    if is_tree:
+        _check_own(named, str(inside), f"the store of that tree is in its {STORE}/")
+    elif pointer is not None or named not in ("", str(inside), str(folder)):
+        if layout == PACKED or (pointer is None and os.path.lexists(folder / MIRROR_KEY)):
+            _check_own(named, str(folder), "a packed target is its store")
+        elsewhere.check_apart(str(folder), named or str(pointer and pointer.url))
+        return replace(spec, store=spec.apart if named else replace(spec.apart, url=str(pointer and pointer.url))), str(folder)
+    elif layout != TREE or os.path.lexists(folder / MIRROR_KEY):
         return spec, ""
     return replace(spec, store=replace(spec.store, url=str(inside))), str(folder)
-
-
-def can_be_tree(url: str) -> bool:
-    """Whether a place of this URL can hold a tree."""
-    return is_folder_url(url) or url.startswith("s3://")
 
 
 def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
@@ -176,24 +224,68 @@ def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
     )
 
 
-def _located_in_bucket(spec: TargetSpec, layout: str) -> tuple[TargetSpec, str]:
-    """`located` for an S3 prefix. One request, or two: the site of a tree may have a mirror.json of its own."""
-    inside = replace(spec, store=replace(spec.store, url=f"{spec.store.url}/{STORE}"))
-    try:
-        is_tree = _has_info(inside.store)
-    except AuthError:
-        return spec, ""  # where keys that are missing are forbidden ones; what is really wrong is told by the next request
-    if not is_tree and layout == TREE:
-        is_tree = not _has_info(spec.store)
-    return (inside, spec.store.url) if is_tree else (spec, "")
+def _found_in_bucket(spec: TargetSpec, layout: str) -> tuple[TargetSpec, str, CountingStore, dict[str, Any] | None]:
+    """(how to reach the store, the live prefix, the store, its mirror.json) for an S3 prefix. The tree is looked for first, as the
+    site of one may have a mirror.json of its own, unless this host knows a packed target there: that saves a request."""
+    url = spec.store.url
+    inside = replace(spec, store=replace(spec.store, url=f"{url}/{STORE}"))
+    looks = [(inside, url), (spec, "")]
+    if _known(spec.cache, url).get("layout") == PACKED:
+        looks.reverse()
+    stores = {}
+    for each, tree in looks:
+        stores[tree] = CountingStore(open_store(each.store))
+        try:
+            info = read_info(stores[tree])
+        except AuthError:
+            if not tree:
+                raise
+            continue  # where a missing key is a forbidden one, rights for a packed target end at its own keys
+        if info is not None:
+            return each, tree, stores[tree], info
+    return (inside, url, stores[url], None) if layout == TREE else (spec, "", stores[""], None)
 
 
-def _has_info(spec: StoreSpec) -> bool:
-    try:
-        open_store(spec).get(MIRROR_KEY, 1 << 20)
-    except NotFound:
+def places(spec: TargetSpec) -> list[str]:
+    """The URLs of all that a target is: what names it and, where that is elsewhere, its store."""
+    if not is_folder_url(spec.store.url):
+        return [spec.store.url]
+    found, tree = located(spec)
+    return list(dict.fromkeys([spec.store.url, *([found.store.url] if tree and found.store.url != f"{tree}/{STORE}" else [])]))
+
+
+def _check_no_store(spec: TargetSpec) -> None:
+    """UsageError when a place that is no local folder is to have its store elsewhere."""
+    named = normalise_url(spec.apart.url) if spec.apart.url else ""
+    _check_own(named, spec.store.url, "only a tree in a local folder can have its store elsewhere")
+
+
+def _check_own(named: str, own: str, why: str) -> None:
+    if named and named != own:
+        raise UsageError("cannot use --store", where=named, why=why, hint="leave out --store")
+
+
+def _joins(tree: str, store: MaintainedStore, info: dict[str, Any] | None, making: Making | None) -> bool:
+    """Whether a live folder has still to be told that its store is elsewhere. UsageError, TargetMissingError when it is not its."""
+    if not tree or store.url == os.path.join(tree, STORE):
         return False
-    return True
+    pointer = elsewhere.named_by(tree)
+    if pointer is not None:
+        elsewhere.check_named(tree, store.url, pointer, info, making is not None)
+        return False
+    if info is not None and info["layout"] == TREE:
+        has_log = making is not None and next(iter(store.list(LOG_PREFIX)), None) is not None
+        anew = making is not None and making.new_target
+        elsewhere.check_unnamed(tree, store.url, info, has_log=has_log, writes=making is not None, anew=anew)
+    return making is not None
+
+
+def _tree_of(store: str, info: dict[str, Any]) -> str:
+    """The next step for whoever names the store of a tree."""
+    live = info.get("live")
+    if isinstance(live, dict):
+        return f"name the tree itself: {live.get('path')} on {live.get('host')} (where that is lost, with --store {store})"
+    return f"name the tree itself: {os.path.dirname(store)}"
 
 
 def _is_there(folder: Path) -> bool:
@@ -262,7 +354,7 @@ def new_info(layout: str, site: str) -> dict[str, Any]:
 
 def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | None, dry_run: bool) -> dict[str, Any]:
     url = tree or store.url
-    known = _known_uuid(spec.cache, url)
+    known = _known(spec.cache, url)
     if known and not (making and making.new_target):
         raise TargetMissingError(
             "cannot find the target",
@@ -277,6 +369,10 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
             why="there is no mirror.json",
             hint="check the path, or make one with `mirror init`",
         )
+    if making.named and not making.new_target:
+        hint = f"is it mounted? the first time, have it made: {making.command} --new-target"
+        why = f"there is no mirror.json, and the mirror {making.named} of mirror.toml is kept there"
+        raise TargetMissingError("cannot find the target", where=url, why=why, hint=hint)
     _check_making(making, url, tree)
     others = _other_things(spec.store, store, tree)
     if any(key.startswith(LOG_PREFIX) for key in others):
@@ -292,6 +388,8 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
             hint = "name an empty folder, or say --adopt: then equal files stay, others in the site's way are kept aside"
         raise UsageError("cannot make the target", where=url, why=f"it holds other things ({', '.join(others[:3])})", hint=hint)
     info = new_info(making.layout, making.site or "site")
+    if tree and store.url != os.path.join(tree, STORE):
+        info["live"] = elsewhere.here(tree)
     if dry_run:
         return info
     if tree and is_folder_url(tree):
@@ -313,8 +411,6 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
 def _check_making(making: Making, url: str, tree: str) -> None:
     """UsageError when a new target cannot be made as it is asked for."""
     what, layouts = "cannot make the target", "say --layout tree (the site's files under their own names) or --layout packed"
-    if not making.layout:
-        raise UsageError(what, where=url, why="a new target needs a layout", hint=layouts)
     if making.layout not in (PACKED, TREE):
         raise UsageError(what, where=url, why=f"layout {making.layout!r} does not exist", hint=layouts)
     if making.layout == TREE and not tree:
@@ -351,7 +447,7 @@ def _other_things(spec: StoreSpec, store: MaintainedStore, tree: str) -> list[st
         try:
             found = sorted(name for name in os.listdir(tree) if name not in (STORE, "lost+found"))
         except FileNotFoundError:
-            return []
+            pass
         except NotADirectoryError as error:
             raise UsageError("cannot make the target", where=tree, why="it is not a folder") from error
         return found + _other_things(spec, store, "")
@@ -381,23 +477,24 @@ def _url_file(cache: Path, url: str) -> Path:
     return cache / "urls" / f"{name}.json"
 
 
-def _known_uuid(cache: Path | None, url: str) -> str:
-    if cache is None:
-        return ""
+def _known(cache: Path | None, url: str) -> dict[str, str]:
+    """What this host remembers of a target: its `uuid` and `layout`; nothing when it knows none there."""
     try:
-        return str(json.loads(_url_file(cache, url).read_text())["uuid"])
-    except (OSError, ValueError, KeyError):
-        return ""
+        found = json.loads(_url_file(cache, url).read_text()) if cache else {}
+        return {"uuid": str(found["uuid"]), "layout": str(found.get("layout", ""))} if found else {}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
 
 
-def _remember_url(cache: Path, url: str, uuid: str) -> None:
-    if _known_uuid(cache, url) == uuid:
+def _remember_url(cache: Path, url: str, uuid: str, layout: str) -> None:
+    known = {"uuid": uuid, "layout": layout}
+    if _known(cache, url) == known:
         return
     path = _url_file(cache, url)
     with suppress(OSError):  # somebody else's cache folder, or a full one: then this host does not know the target next time
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"url": url, "uuid": uuid}))
+        temporary.write_text(json.dumps({"url": url, **known}))
         temporary.replace(path)
 
 

@@ -44,8 +44,8 @@ from mirror.workers import Crew
 
 @dataclass
 class TreeRun:
-    """One run's dealings with one tree. The lock of a folder is held. site: the source, None for a verb that has none; told: members
-    of a snapshot that tell of problems; wait, take_over: what to do about another publisher into a bucket."""
+    """One run's dealings with one tree. The lock of a folder is held. site: the source, None for a verb that has none; told:
+    members of a snapshot that tell of problems; wait, take_over: what to do about another publisher into a bucket."""
 
     target: Target
     spec: SiteSpec
@@ -65,6 +65,7 @@ class TreeRun:
     newest: log.Record | None = None  # record that this run appended
     history: int = 0  # bytes of packs, and of whole files, for what was displaced
     _live: LiveTree | LiveBucket | None = None
+    _holds_others: bool = False  # the live folder had something in it before this run
     _owners: Owners = field(default_factory=lambda: Owners(False, "", ""))
 
     @property
@@ -143,6 +144,7 @@ class TreeRun:
         job: stage.Job | up.Job
         if isinstance(live, LiveTree):
             staging = live.staging
+            self._holds_others = not live.is_empty()
             way = Way(stage.run_batch, self._wanted, lambda found: stage.is_draft(staging, found), live.settle)
             job = stage.Job(self.spec, live.root, epoch)
         else:  # nothing is staged in a bucket: it is read to know what it is, and once more when it is sent
@@ -159,10 +161,12 @@ class TreeRun:
 
     def _wanted(self, item: Fetch) -> stage.Wanted:
         entry, before = item.entry, item.before
-        live, same = 0, b""
+        live, same, beside = 0, b"", 0
         if isinstance(before, File):
             live, same = before.size, before.fingerprint if before.size == entry.size else b""
-        return stage.Wanted(entry.path, entry.class_, description(entry, self._owners), not entry.link, live, same)
+        elif before is None and self._holds_others:
+            beside = entry.size
+        return stage.Wanted(entry.path, entry.class_, description(entry, self._owners), not entry.link, live, same, beside)
 
     def publish(
         self, head: log.Record | None, parent: log.Record | None, root: Ref, index: ChunkIndex, members: dict[str, Any]

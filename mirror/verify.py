@@ -40,7 +40,7 @@ from mirror.snapshot import ManifestReader
 from mirror.state import State
 from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore, Counts
-from mirror.survey import beside_store, check_ends
+from mirror.survey import beside_store, check_all_ends
 from mirror.tally import VerifyReport
 from mirror.target import Target, TargetSpec, is_folder_url, live_spec, located, open_target
 from mirror.wholes import listed
@@ -73,7 +73,7 @@ def verify(target: TargetSpec, options: VerifyOptions | None = None, job: Job | 
     if options.part and not 1 <= options.part[0] <= options.part[1]:
         raise UsageError("cannot verify part", where="/".join(map(str, options.part)), hint="say K/N, K from 1 to N")
     if options.against:
-        check_ends(options.against.url, target.store.url)
+        check_all_ends(options.against.url, target)
     report = VerifyReport(quick=options.quick, part="/".join(map(str, options.part or ())))
     job.say(RunStarted("verify", options.against.url if options.against else "", target.store.url))
     deadline = began + options.max_duration if options.max_duration is not None else None

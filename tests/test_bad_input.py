@@ -184,8 +184,7 @@ def test_newly_excluded_paths_are_kept_or_counted(tmp_path: Path) -> None:
 # -- targets ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_target_needs_a_layout(site: Path, tmp_path: Path) -> None:
-    refused(2, "sync", site, tmp_path / "target", say=(str(tmp_path / "target"), "--layout packed"))
+def test_a_layout_that_cannot_be(site: Path, tmp_path: Path) -> None:
     refused(2, "sync", site, tmp_path / "target", "--layout", "flat", say=("flat", "--layout packed"))
     refused(2, "sync", site, "memory://trees", "--layout", "tree", say=("memory://trees", "--layout packed"))
     refused(2, "sync", site, tmp_path / "target", "--layout", "packed", "--site", "Not A Name", say=("Not A Name",))
@@ -208,7 +207,9 @@ def test_a_target_that_is_none(tmp_path: Path, verb: list[str]) -> None:
 def test_a_target_of_another_site(target: Path, site: Path) -> None:
     refused(2, "sync", site, target, "--site", "blog", say=("'www'", "'blog'"))
     assert cli("sync", site, target, "--site", "www").code == 0
-    assert cli("sync", site, target, "--layout", "packed").code == 0, "an existing target's layout rules"
+    assert cli("sync", site, target, "--layout", "packed").code == 0
+    for verb in (["sync", site, target], ["init", target], ["sync", site, target, "-n"]):
+        refused(2, *verb, "--layout", "tree", say=("its layout is 'packed', not 'tree'", "leave out --layout"))
 
 
 def test_a_place_that_holds_other_things(site: Path, tmp_path: Path) -> None:

@@ -247,9 +247,10 @@ VALUES = {
     "tag": "t",
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
+    "store": "target",
 }  # fmt: skip
 PLACES = {
-    "init": ["other"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
+    "init": ["target"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
     "rollback": ["target"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
     "filter-test": ["index.html"],
@@ -600,8 +601,8 @@ def test_init_can_be_said_again(here: Path) -> None:
     assert again == made | {"made": False, "job": again["job"]}
     assert run("init", "target", "--site", "other").code == 2
     assert run("init", "target", "--layout", "tree").code == 2
-    assert run("init", "elsewhere").code == 2
-    assert not (here / "elsewhere").exists()
+    assert good("init", "elsewhere", "--json").summary["layout"] == "tree"
+    assert (here / "elsewhere/.mirror/mirror.json").is_file()
 
 
 # -- streams that fail
@@ -737,7 +738,7 @@ BAD = [
     ("source is a file", "touch file", "sync file target", 3, ["file"]),
     ("source is a broken link", "ln -s nowhere link", "sync link target", 3, ["link"]),
     ("emptied source", "mkdir empty", "sync empty target", 3, ["the source is empty", "--allow-empty-source"]),
-    ("no layout", "", "sync site new", 2, ["a new target needs a layout", "--layout packed"]),
+    ("another layout", "", "sync site target --layout tree", 2, ["its layout is 'packed', not 'tree'", "leave out --layout"]),
     ("layout that is none", "", "sync site new --layout heap", 2, ["'heap' does not exist", "--layout tree", "--layout packed"]),
     ("tree that is no folder", "", "sync site memory://new --layout tree", 2, ["'tree' needs a local folder", "--layout packed"]),
     ("no site name", "", "sync site new --layout packed --site 'My Site'", 2, ["'My Site' is no site name"]),

@@ -142,7 +142,7 @@ def test_what_takes_any_text_is_known() -> None:
     free = {name for name, option in OPTIONS.items() if not option.switch and name.replace("-", "_") not in VALUES}
     assert free == {
         "against", "at", "cache-dir", "changes-file", "chmod", "chown", "endpoint-url", "exclude", "filter-from", "include",
-        "layout", "log-file", "profile", "region", "site", "tag",
+        "layout", "log-file", "profile", "region", "site", "store", "tag",
     }  # fmt: skip
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from drive import cli
+from drive import cli, shell
 from mirrors import write
 
 FILE = """
@@ -32,7 +33,7 @@ target = "backup/blog"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder beside the folder of mirror.toml, which is given by MIRROR_CONFIG; two sites, no target."""
+    """A working folder beside the folder of mirror.toml, which is given by MIRROR_CONFIG; two sites, two empty targets."""
     place = tmp_path / "place"
     for name in ("docs/index.html", "docs/a.html", "docs/b.tmp", "blog/index.html"):
         write(place / "www" / name, name.encode())
@@ -41,6 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("MIRROR_CONFIG", str(place / "mirror.toml"))
+    assert cli("init", "docs").code == cli("init", "blog").code == 0
     return tmp_path / "here"
 
 
@@ -164,9 +166,8 @@ def test_a_switch_of_the_file_can_be_switched_off(place: Path) -> None:
 
 def test_without_a_name_nothing_of_the_file_holds(here: Path, place: Path) -> None:
     """The defaults are those of the mirrors: what is started with paths does the same in every folder."""
-    done = cli("sync", place / "www/docs", "./target")
-    assert done.code == 2
-    assert "a new target needs a layout" in done.error
+    assert cli("sync", place / "www/docs", "./served").code == 0
+    assert (here / "served/b.tmp").exists(), "neither the layout of the file nor its rules"
     (place / "mirror.toml").write_text("not TOML")
     assert cli("sync", place / "www/docs", "./target", "--layout", "packed").code == 0
     assert "b.tmp" in cli("ls", "./target").out
@@ -243,3 +244,84 @@ def test_credentials_in_a_target_are_refused(here: Path) -> None:
     assert done.code == 2
     assert "there are credentials in the URL" in done.error
     assert "secret" not in done.err
+
+
+# -- a target that is not there
+
+
+def gone(place: Path, *words: object) -> str:
+    """The sentence of a command that must not make the target anew."""
+    done = cli(*words)
+    assert done.code == 3, done
+    assert not (place / "backup/docs").exists()
+    return done.error
+
+
+def test_the_target_of_a_mirror_is_not_made_without_being_asked_for(here: Path, place: Path) -> None:
+    """This host need not have seen it: the disk may be another's, or the cache of this host lost."""
+    (place / "backup/docs").rename(place / "the disk")
+    assert gone(place, "sync", "docs", "--no-quiet", "--cache-dir", "other").endswith(
+        "there is no mirror.json, and the mirror docs of mirror.toml is kept there; is it mounted? "
+        "the first time, have it made: mirror sync docs --no-quiet --cache-dir other --new-target"
+    )
+    for words in (["docs", "-n"], [place / "www/docs", "docs"], ["docs", "docs", "--layout", "tree"]):
+        assert "is it mounted?" in gone(place, "sync", *words, "--cache-dir", "other")
+    gone(place, "ls", "docs", "--cache-dir", "other")
+    assert cli("sync", "docs", "--new-target", "--cache-dir", "other").code == 0
+    assert (place / "backup/docs/log").is_dir()
+    assert cli("sync", "docs", "--cache-dir", "third").code == 0, "it is there now"
+
+
+def test_init_makes_the_target_of_a_mirror(here: Path, place: Path) -> None:
+    shutil.rmtree(place / "backup/docs")
+    assert cli("init", "docs", "--cache-dir", "other").code == 0
+    assert cli("sync", "docs", "--cache-dir", "other").code == 0
+
+
+def test_the_hint_for_the_first_time_can_be_pasted(here: Path, place: Path) -> None:
+    shutil.rmtree(place / "backup/blog")
+    hint = cli("sync", "blog", "--cache-dir", "other").error.partition("have it made: ")[2]
+    assert shell(hint).code == 0
+    assert cli("ls", "blog").code == 0
+
+
+def test_a_place_that_the_file_names_only_as_a_source_is_not_guarded(here: Path, place: Path) -> None:
+    assert cli("sync", "docs", "./elsewhere", "--cache-dir", "other").code == 0
+
+
+# -- verify --against NAME
+
+
+def test_verify_against_the_source_of_a_mirror(here: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("sync", "docs").code == 0
+    told = cli("verify", "docs", "--against", "docs", "--json").out.splitlines()[-1]
+    assert json.loads(told)["against"] == f"{place}/www/docs"
+    write(place / "www/docs/a.html", b"other")
+    for words in (["docs", "--against", "docs"], [place / "backup/docs", "--against", "docs"]):
+        done = cli("verify", *words)
+        assert (done.code, "a.html: its content is not that of snapshot 1" in done.err) == (4, True), done
+        assert "b.tmp" not in done.err, "the rules of the mirror hold"
+    monkeypatch.setenv("MIRROR_AGAINST", "docs")
+    assert cli("verify", "docs").code == 4
+    assert cli("verify", place / "backup/docs").code == 4
+
+
+def test_against_a_folder_and_against_another_mirror(here: Path, place: Path) -> None:
+    assert cli("sync", "docs").code == 0
+    write(here / "copy/a.html", b"docs/a.html")
+    assert "index.html" in cli("verify", "docs", "--against", "copy").err, "what the file does not know is a folder"
+    write(here / "docs/a.html", b"docs/a.html")
+    assert "index.html" in cli("verify", "docs", "--against", "./docs").err
+    assert cli("verify", "docs", "--against", "blog").error == (
+        "cannot use 'docs' and 'blog': each is a mirror with options of its own; name one of them"
+    )
+    done = cli("verify", place / "backup/docs", "--against", "held")
+    assert (done.code, done.error) == (
+        2, f"cannot use the mirror held: {place}/mirror.toml line 12 gives it no source; add source = ...",
+    )  # fmt: skip
+
+
+def test_diff_takes_the_source_of_a_mirror_as_well(here: Path, place: Path) -> None:
+    assert cli("sync", "docs").code == 0
+    write(place / "www/docs/c.html", b"c")
+    assert cli("diff", "docs", place / "backup/docs").out == cli("diff", "docs").out != ""

@@ -364,10 +364,10 @@ def test_quickstart(checkout: Path, tmp_path: Path) -> None:
     assert os.listdir(demo) == []
     lines = done.stdout.splitlines()
     commands = [line for line in lines if line.startswith("$ mirror ")]
-    assert [line.split()[2] for line in commands] == ["sync", "sync", "diff", "snapshots", "restore", "verify"]
+    assert [line.split()[2] for line in commands] == ["sync", "sync", "diff", "snapshots", "restore", "verify", "sync"]
     explained = [lines[i - 1].startswith(("# ", "$ ")) for i, line in enumerate(lines) if line.startswith("$ ")]
     assert all(explained)
-    moved = lines[lines.index("$ mirror diff backup 1 2") :]
+    moved = lines[lines.index("$ mirror diff www 2 4") :]
     for path, symbol in {"about.html": "*", "news/storm.html": "+", "odd/empty": "-", "downloads/soundings.bin": "*"}.items():
         assert any(line.startswith(symbol) and path in line for line in moved), path
     assert any(line.startswith(">") and "news/archive/" in line for line in moved)
@@ -379,6 +379,7 @@ def test_quickstart_keeps_its_folder_when_asked(checkout: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     (kept,) = tmp_path.glob("mirror-quickstart.*")
     assert f"Kept: {kept.resolve()}" in done.stdout
+    assert (kept / "www/.mirror/mirror.json").is_file()
     assert (kept / "backup/mirror.json").is_file()
 
 

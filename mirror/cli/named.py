@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mirror import config
 from mirror.cli import words
@@ -18,6 +18,8 @@ from mirror.errors import UsageError
 
 if TYPE_CHECKING:
     from mirror.configfile import NamedMirror
+
+_FLAGS: Final = {"filter-test": "source", "verify": "against"}  # that take a site, and so may name a mirror's
 
 
 def resolve(
@@ -28,8 +30,9 @@ def resolve(
     asked = Settings(given, variables)
     ends = words.ends_of(verb, said)
     places = {end: said[index] for end, index in ends.items()}
-    if verb is words.FILTER_TEST:
-        places["source"] = asked.text("source")
+    flag = _FLAGS.get(verb.name, "")
+    if flag:
+        places[flag] = asked.text(flag)
     bare = {end: word for end, word in places.items() if is_bare(word)}
     path = config.configuration_file(asked) if bare or "config" in given else ""
     if not path:
@@ -50,8 +53,10 @@ def resolve(
         say("named-mirror", f"{mirror.name} is the mirror of that name, {mirror.called}; the folder is ./{mirror.name}")
     names = {flag.dest for flag in verb.flags}
     heeded = {name: value for name, value in mirror.values.items() if name in names or (name == "rules" and "exclude" in names)}
-    if verb is words.FILTER_TEST:
-        return said, Settings({**given, "source": _end(mirror, "source")}, variables, heeded)
+    if flag in found:
+        given = {**given, flag: _end(mirror, "source")}
+    if found.keys() & {"target", "both"}:
+        heeded["named"] = mirror.name, mirror.called
     return _replaced(said, ends, found), Settings(given, variables, heeded)
 
 
@@ -69,8 +74,8 @@ def _replaced(said: list[str], ends: Mapping[str, int], found: Mapping[str, Name
     if "both" in found:
         return [_end(found["both"], "source"), _end(found["both"], "target")]
     out = list(said)
-    for end, mirror in found.items():
-        out[ends[end]] = _end(mirror, end)
+    for end in found.keys() & ends.keys():
+        out[ends[end]] = _end(found[end], end)
     return out
 
 

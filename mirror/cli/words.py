@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BOTH: Final = ("sync", "diff")  # one word, if it is a name, is source and target
 _NUMBERS: Final = ("N", "N|P%", "SIZE", "SIZE|P%", "TIME", "SNAPSHOT")
-_PLACES: Final = ("FILE", "FOLDER", "SRC")
+_PLACES: Final = ("FILE", "FOLDER", "SRC", "STORE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ ACCESS: Final = (
 )
 REACH: Final = (
     CONFIG,
+    Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
@@ -101,11 +102,14 @@ MAX_DELETE: Final = Flag(
 )  # fmt: skip
 MAKING: Final = (
     Flag(
-        "layout", "how a new target is laid out: packed, or tree (a folder to serve); a target that is there knows", "packed|tree"
+        "layout",
+        "how a new target is laid out: tree, a folder to serve with its history beside it (the default where TARGET is a "
+        "folder), or packed, few large objects (the default elsewhere); a target that is there knows",
+        "packed|tree",
     ),
     Flag("site", "the name of the site that a target holds: lower-case letters, digits, dots, hyphens", "NAME"),
     Flag("adopt", "make the target in a place that holds other things; they stay (in a tree's way: kept aside)"),
-    Flag("new-target", "make a target where this host knew one that is gone (is the disk mounted?)"),
+    Flag("new-target", "make a target where this host knew one, or mirror.toml has one, and none is there (is the disk mounted?)"),
 )
 RULES: Final = (
     Flag(
@@ -179,7 +183,7 @@ INIT: Final = Verb(
     ("TARGET",),
     """Make an empty target.
 
-    `sync --layout` does that too; this is for making it with other rights, or ahead of time. Does nothing when it is there.""",
+    `sync` does that too; this is for making it with other rights, or ahead of time. Does nothing when it is there.""",
     (*MAKING, *REACH, *REPORTS),
 )
 
@@ -254,7 +258,7 @@ VERIFY: Final = Verb(
     (
         Flag("quick", "look at names and sizes only"),
         Flag("part", "read a part of the target, such as 3/7: the same one each time, so seven nights read all", "N/M"),
-        Flag("against", "compare a snapshot with this site, byte by byte", "SRC"),
+        Flag("against", "compare a snapshot with this site, or that of the mirror of this name, byte by byte", "SRC"),
         AT,
         *RULES,
         MAX_DURATION,

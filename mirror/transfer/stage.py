@@ -40,7 +40,8 @@ _REUSE_CHUNKS = 200_000  # of an old version; beyond that it is not looked at: m
 class Wanted(NamedTuple):
     """A file of a batch. what: its metadata, but for the time, which is that of what was read. stage: False for another name of a
     file (a hard link): it is read, and no draft is made. before: bytes of the version that is live, 0 for none; fingerprint: of
-    that version, where the site's may well be the same: then it is read before a draft is made."""
+    that version, where the site's may well be the same: then it is read before a draft is made. beside: bytes of a file that no
+    snapshot has and that may stand there with the same content (a tree that is adopted), 0: it is not looked for."""
 
     path: bytes
     class_: int
@@ -48,6 +49,7 @@ class Wanted(NamedTuple):
     stage: bool = True
     before: int = 0
     fingerprint: bytes = b""
+    beside: int = 0
 
 
 class Job(NamedTuple):
@@ -94,6 +96,10 @@ def _stage(site: Site, old: Site, staging: Staging, writer: FolderWriter, wanted
         result = up.fetch(site, wanted.path, wanted.class_, lambda content: _dropped)
         if not result.has_content or (result.size, result.fingerprint) == (wanted.before, wanted.fingerprint):
             return result
+    if wanted.beside and (there := _standing(old, wanted)) is not None:
+        result = up.fetch(site, wanted.path, wanted.class_, lambda content: _dropped)
+        if not result.has_content or (result.size, result.fingerprint, result.chunks) == there:
+            return result
     ranges = _Ranges.of(old, wanted) if wanted.before >= _REUSE_FROM else None
     draft = _Draft(staging, wanted.path, ranges)
     try:
@@ -115,6 +121,17 @@ def _stage(site: Site, old: Site, staging: Staging, writer: FolderWriter, wanted
     writer.describe(draft.fd, wanted.what._replace(mtime=result.mtime))
     draft.close()
     return result
+
+
+def _standing(old: Site, wanted: Wanted) -> tuple[int, bytes, bytes] | None:
+    """(size, fingerprint, joined ids) of the live file at a path where no snapshot has one; None when it cannot be the site's. Only
+    proposes: whoever publishes reads it once more before it is believed."""
+    try:
+        content = old.open(wanted.path)
+        with content.stream:
+            return identify(content.stream.read, content.size, wanted.class_, _dropped) if content.size == wanted.beside else None
+    except (NotFound, OSError):
+        return None
 
 
 def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:
