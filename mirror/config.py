@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mirror.restore import RestoreOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
+    from mirror.site.routes import Routes
     from mirror.store import StoreSpec
     from mirror.survey import LookOptions
     from mirror.sync import SyncOptions
@@ -137,6 +138,18 @@ class Settings:
         if isinstance(value, str):
             return tuple(line for line in value.splitlines() if line)
         return tuple(value or ())
+
+    def each(self, name: str, parse: Callable[[str], _T]) -> list[_T]:
+        """What `parse` makes of each value of a flag that may be given again; its ValueError says what is wrong."""
+        value, called = self._find(name)
+        found = []
+        for text, place in self._numbered(name):
+            try:
+                found.append(parse(text))
+            except ValueError as error:
+                where = place if isinstance(value, str) and "\n" in value else called
+                raise UsageError("cannot use", where=f"{where} {text!r}", why=str(error)) from None
+        return found
 
     def rules(self) -> tuple[Placed, ...]:
         """The ordered rules, each with its place for people. They are one list and come from one place: `rules`, a sequence of
@@ -258,6 +271,24 @@ def filter_of(asked: Settings) -> Filter:
     return Filter(tuple((rule.kind, rule.pattern) for rule in placed))
 
 
+def header_routes(asked: Settings) -> Routes:
+    """What files are published with: `--header 'GLOB: Name: value'`."""
+    from mirror.site.routes import Routes
+
+    return Routes(asked.each("header", _usable_route))
+
+
+def _usable_route(text: str) -> spelling.Route:
+    from mirror.site.filters import INCLUDE, compile_rule
+
+    route = spelling.route(text)
+    try:
+        compile_rule(INCLUDE, route.pattern)
+    except UsageError as error:
+        raise ValueError(f"its pattern {route.pattern!r} matches nothing: {error.hint}") from None
+    return route
+
+
 def cache_folder(asked: Settings, say: Callable[[str, str], None]) -> Path | None:
     """Where this host keeps what it knows of targets; None when there is no such place. Makes nothing."""
     given = asked.text("cache_dir")
@@ -315,7 +346,8 @@ def look_options(asked: Settings) -> LookOptions:
     """How contents are judged."""
     from mirror.survey import LookOptions
 
-    return LookOptions(asked.switch("checksum"), asked.switch("ignore_inode"), asked.switch("delete_excluded"))
+    checksum, ignore_inode, delete_excluded = (asked.switch(name) for name in ("checksum", "ignore_inode", "delete_excluded"))
+    return LookOptions(checksum, ignore_inode, delete_excluded, header_routes(asked))
 
 
 def sync_options(asked: Settings, command: str) -> SyncOptions:

@@ -29,12 +29,14 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 
 def description(entry: Entry, owners: Owners) -> Description:
-    """The metadata to set for an entry here."""
+    """The metadata to set for an entry here; what it is published with as well, for places that keep that (a folder does not)."""
     if isinstance(entry, Symlink | Folder | File):
         entry = owners.applied(entry)
     if isinstance(entry, Symlink):
         return Description(entry.mtime, None, entry.uid, entry.gid)
-    if isinstance(entry, Folder | File):
+    if isinstance(entry, File):
+        return Description(entry.mtime, entry.mode, entry.uid, entry.gid, entry.xattrs, entry.media_type, entry.headers)
+    if isinstance(entry, Folder):
         return Description(entry.mtime, entry.mode, entry.uid, entry.gid, entry.xattrs)
     return Description()
 

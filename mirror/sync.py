@@ -189,7 +189,7 @@ class _Run:
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         job.say(PhaseBegan("scan"))
-        entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
+        entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source, options.look.routes)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
@@ -220,7 +220,16 @@ class _Run:
             self.job.say(PhaseBegan("commit"))
             store = self.target.spec.store
             committer = Committer(
-                self.store, self.state, self.reader, parent, epoch, self.source, self._problem, self._line, store.transfers
+                self.store,
+                self.state,
+                self.reader,
+                parent,
+                epoch,
+                self.source,
+                self._problem,
+                self._line,
+                store.transfers,
+                self.options.look.routes,
             )
             outcome = committer.write(survey, results)
         self.report.tally(outcome, sent)
@@ -350,7 +359,7 @@ class _Run:
         self._requests(sent.requests)
 
     def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
-        keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
+        keep_validators(self.reader, self.state, parent.manifest, self.source, survey, self.options.look.routes)
         if self.target.tree:
             sweep_staged(self.target.tree)
         self.state.remember("head", str(head.number))

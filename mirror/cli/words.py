@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mirror.config import RULE_FLAGS
@@ -124,6 +124,12 @@ IGNORE_INODE: Final = Flag(
 DELETE_EXCLUDED: Final = Flag("delete-excluded", "delete what the rules leave out; without this it is kept as it was")
 EXIT_CODE: Final = Flag("exit-code", "exit 4 when there are differences")
 XATTRS: Final = Flag("xattrs", "mirror extended attributes as well")
+HEADER: Final = Flag(
+    "header",
+    "how matching files are published, such as '*.css: Cache-Control: max-age=86400'; the first that matches counts",
+    "GLOB: NAME: VALUE",
+    many=True,
+)
 
 SYNC: Final = Verb(
     "sync",
@@ -144,6 +150,7 @@ SYNC: Final = Verb(
         *RULES,
         DELETE_EXCLUDED,
         XATTRS,
+        HEADER,
         Flag("max-transfer", "stop when so many bytes have been stored, such as 10G; progress is kept, exit 8", "SIZE"),
         MAX_DURATION,
         Flag(
@@ -251,6 +258,7 @@ DIFF: Final = Verb(
         *RULES,
         DELETE_EXCLUDED,
         XATTRS,
+        HEADER,
         *REACH,
         *REPORTS,
     ),
@@ -307,10 +315,11 @@ def configurable() -> dict[str, Option]:
     from mirror.configfile import Option
 
     flags = {flag.name: flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source")}
-    return {
+    options = {
         flag.name: Option(not flag.value, flag.many, number=flag.value in _NUMBERS, place=flag.value in _PLACES)
         for flag in flags.values()
     }
+    return options | {"headers": replace(options["header"], called="header")}  # a list reads better so; both are heeded
 
 
 class _Rule(argparse.Action):
