@@ -257,6 +257,7 @@ def site_spec(text: str | os.PathLike[str], asked: Settings, called: str = "SRC"
         store.profile,
         asked.switch("xattrs"),
         static_credentials=store.static_credentials,
+        symlinks=asked.choice("symlinks", spelling.SYMLINKS, "keep"),
     )
 
 

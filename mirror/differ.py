@@ -97,7 +97,12 @@ def mismatches(
     """Every file of the site read and held against a snapshot: (path, how it differs, bytes read) of each path that needed a look.
     How is empty where all is the same, DESCRIBED where nothing but times, mode or owner differ."""
     known = known_entries(reader, record.manifest, None, "")
-    with look(site, filter, known, LookOptions(checksum=True, routes=None), on_problem) as survey:
+
+    def told(problem: Problem) -> None:
+        if problem.kind != "skipped":
+            on_problem(problem)
+
+    with look(site, filter, known, LookOptions(checksum=True, routes=None), told) as survey:
         for item in survey.plan:
             if not isinstance(item, Drop):
                 yield item.entry.path, *_mismatch(site, item, record.number, on_problem)

@@ -38,6 +38,7 @@ _MEMORY_MAX = 64 << 20
 _ROUTED = b"R"  # a memory that was made with header routes begins so, and with their digest; zstd begins otherwise
 _DIGEST = 16
 _TOLD = 1000
+_NOT_HERE = ("special", "name", "link", "skipped")  # kinds of Unread that are no part of the site, whatever the parent has there
 
 
 class Remembered:
@@ -228,7 +229,7 @@ class Comparison:
     def _kept_or_gone(self, here: Excluded | Unread, entry: Entry) -> Iterator[Item]:
         self.counts.parent += 1
         leaves = type(here) is Excluded and self.delete_excluded
-        if leaves or (type(here) is Unread and here.kind in ("special", "name")):
+        if leaves or (type(here) is Unread and here.kind in _NOT_HERE):
             self.counts.deleted += 1
             yield Drop(entry, excluded=leaves)
             return

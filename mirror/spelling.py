@@ -25,6 +25,7 @@ _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTP]?)(?:i?B)?", re.IGNOR
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+|[0-9]+(?:\.[0-9]+)?")
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _PART: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+SYMLINKS: Final = ("keep", "follow", "skip")
 # The headers that a file may be published with, and what a value of each looks like where not every text will do.
 HEADERS: Final[Mapping[str, tuple[str, str]]] = {
     "cache-control": ("", ""),
@@ -177,6 +178,7 @@ VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "on_error": partial(choice, choices=ON_ERROR),
     "overwrite": partial(choice, choices=OVERWRITE),
     "part": part,
+    "symlinks": partial(choice, choices=SYMLINKS),
     "transfers": partial(whole, least=1),
     "workers": whole,
 }

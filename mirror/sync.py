@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from mirror.workers import Crew
 
 _ATTEMPTS = 10
+_SKIP = "--symlinks skip"  # counted as a rule is
 _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers costs more than they save
 
 
@@ -148,6 +149,7 @@ class _Run:
         self.head: log.Record | None = None
         self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
         self._tree: TreeRun | None = None
+        self.skipped = 0
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -189,8 +191,11 @@ class _Run:
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         job.say(PhaseBegan("scan"))
+        self.skipped = 0
         entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source, options.look.routes)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
+            if self.skipped:
+                survey.rules[_SKIP] = self.skipped
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
@@ -369,6 +374,10 @@ class _Run:
     # -- what is said of it --------------------------------------------------------------------------------------
 
     def _problem(self, problem: Problem) -> None:
+        if problem.kind == "skipped":
+            self.skipped += 1
+            self.job.say(ProblemFound(problem))
+            return
         self.report.add(problem)
         self.job.say(ProblemFound(problem))
         if self.options.stop_on_error and problem.exit_code:

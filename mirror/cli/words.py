@@ -124,6 +124,9 @@ IGNORE_INODE: Final = Flag(
 DELETE_EXCLUDED: Final = Flag("delete-excluded", "delete what the rules leave out; without this it is kept as it was")
 EXIT_CODE: Final = Flag("exit-code", "exit 4 when there are differences")
 XATTRS: Final = Flag("xattrs", "mirror extended attributes as well")
+SYMLINKS: Final = Flag(
+    "symlinks", "links of SRC: keep them as links (the default), follow those that lead to something in SRC, or skip them", "HOW"
+)
 HEADER: Final = Flag(
     "header",
     "how matching files are published, such as '*.css: Cache-Control: max-age=86400'; the first that matches counts",
@@ -150,6 +153,7 @@ SYNC: Final = Verb(
         *RULES,
         DELETE_EXCLUDED,
         XATTRS,
+        SYMLINKS,
         HEADER,
         Flag("max-transfer", "stop when so many bytes have been stored, such as 10G; progress is kept, exit 8", "SIZE"),
         MAX_DURATION,
@@ -224,6 +228,7 @@ VERIFY: Final = Verb(
         Flag("against", "compare a snapshot with this site, byte by byte", "SRC"),
         AT,
         *RULES,
+        SYMLINKS,
         MAX_DURATION,
         WORKERS,
         *REACH,
@@ -258,6 +263,7 @@ DIFF: Final = Verb(
         *RULES,
         DELETE_EXCLUDED,
         XATTRS,
+        SYMLINKS,
         HEADER,
         *REACH,
         *REPORTS,
