@@ -18,6 +18,7 @@ from mirror.manifest import ChangeLine, Entry, File, Page, Ref, cut_entries
 from mirror.moves import Moves, row, row_spool
 from mirror.plan import DELETED, MOVED, NEW, Fetch, Item, Put
 from mirror.scan import memory_of
+from mirror.site.routes import Routes
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.spool import Sorter
 from mirror.state import State
@@ -43,7 +44,7 @@ class Outcome:
 
 @dataclass
 class Committer:
-    """Writes the manifest of one attempt. known: objects of the parent, by digest."""
+    """Writes the manifest of one attempt. known: objects of the parent, by digest; routes: where the entries' headers are from."""
 
     store: WritableStore
     state: State
@@ -54,6 +55,7 @@ class Committer:
     on_problem: Callable[[Any], None]
     on_line: Callable[[Any, int], None]
     transfers: int = 8
+    routes: Routes | None = None
     written: list[str] = field(default_factory=list)
 
     def write(self, survey: Survey, results: Sorter) -> Outcome:
@@ -121,7 +123,8 @@ class Committer:
         for piece in cut_entries(entries()):
             ref = writer.put(SEGMENT, piece)
             # cut_entries has taken just the entries of this segment: they, and no others, are in `held`.
-            self.state.keep_scanned(self.source, ref.digest, memory_of((e for e, _ in held), (pair for _, pair in held)))
+            memory = memory_of((e for e, _ in held), (pair for _, pair in held), self.routes)
+            self.state.keep_scanned(self.source, ref.digest, memory)
             held.clear()
             refs.append(ref)
         return writer.tree(refs, root_is_node=True)

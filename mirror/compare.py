@@ -25,7 +25,7 @@ from mirror.snapshot import ManifestReader, list_content
 
 _CONTENT = ("size", "fingerprint", "class_", "chunks", "more")
 _WORDS = {"mtime": "time", "uid": "owner", "gid": "group", "user": "owner's name", "group": "group's name",
-          "link": "hard link", "target": "link target", "xattrs": "extended attributes"}  # fmt: skip
+          "link": "hard link", "target": "link target", "xattrs": "extended attributes", "media_type": "media type"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mirror.rollback import RollbackOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
+    from mirror.site.routes import Routes
     from mirror.store import StoreSpec
     from mirror.survey import LookOptions
     from mirror.sync import SyncOptions
@@ -140,6 +141,18 @@ class Settings:
             return tuple(line for line in value.splitlines() if line)
         return tuple(value or ())
 
+    def each(self, name: str, parse: Callable[[str], _T]) -> list[_T]:
+        """What `parse` makes of each value of a flag that may be given again; its ValueError says what is wrong."""
+        value, called = self._find(name)
+        found = []
+        for text, place in self._numbered(name):
+            try:
+                found.append(parse(text))
+            except ValueError as error:
+                where = place if isinstance(value, str) and "\n" in value else called
+                raise UsageError("cannot use", where=f"{where} {text!r}", why=str(error)) from None
+        return found
+
     def rules(self) -> tuple[Placed, ...]:
         """The ordered rules, each with its place for people. They are one list and come from one place: `rules`, a sequence of
         (include | exclude | filter_from, value) in the order of the command line; else the variables; else mirror.toml. In these
@@ -250,6 +263,7 @@ def site_spec(text: str | os.PathLike[str], asked: Settings, called: str = "SRC"
         store.profile,
         asked.switch("xattrs"),
         static_credentials=store.static_credentials,
+        symlinks=asked.choice("symlinks", spelling.SYMLINKS, "keep"),
     )
 
 
@@ -262,6 +276,24 @@ def filter_of(asked: Settings) -> Filter:
     for rule in placed:
         compile_rule(*rule)
     return Filter(tuple((rule.kind, rule.pattern) for rule in placed))
+
+
+def header_routes(asked: Settings) -> Routes:
+    """What files are published with: `--header 'GLOB: Name: value'`."""
+    from mirror.site.routes import Routes
+
+    return Routes(asked.each("header", _usable_route))
+
+
+def _usable_route(text: str) -> spelling.Route:
+    from mirror.site.filters import INCLUDE, compile_rule
+
+    route = spelling.route(text)
+    try:
+        compile_rule(INCLUDE, route.pattern)
+    except UsageError as error:
+        raise ValueError(f"its pattern {route.pattern!r} matches nothing: {error.hint}") from None
+    return route
 
 
 def cache_folder(asked: Settings, say: Callable[[str, str], None]) -> Path | None:
@@ -326,7 +358,8 @@ def look_options(asked: Settings) -> LookOptions:
     """How contents are judged."""
     from mirror.survey import LookOptions
 
-    return LookOptions(asked.switch("checksum"), asked.switch("ignore_inode"), asked.switch("delete_excluded"))
+    checksum, ignore_inode, delete_excluded = (asked.switch(name) for name in ("checksum", "ignore_inode", "delete_excluded"))
+    return LookOptions(checksum, ignore_inode, delete_excluded, header_routes(asked))
 
 
 def sync_options(asked: Settings, command: str) -> SyncOptions:

@@ -40,12 +40,13 @@ _AT_LINE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\
 @dataclass(frozen=True, slots=True)
 class Option:
     """What an option takes. switch: true or false; many: a list of texts; number: a whole number will do for a text; place: a path
-    or URL, relative to the file's folder."""
+    or URL, relative to the file's folder. called: its name in `Settings`, where that is not the key's."""
 
     switch: bool = False
     many: bool = False
     number: bool = False
     place: bool = False
+    called: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,10 @@ class _Reader:
             if key not in self._options:
                 hint = "source and target stand in [mirrors.NAME]" if key in _ENDS else ""
                 self._unknown((*keys, key), "is no option", (*more, *self._options), hint)
-            found[key.replace("-", "_")] = self._value((*keys, key), value), f"{self._place((*keys, key))}: {key}"
+            name = self._name(key)
+            if name in found:
+                self._wrong((*keys, key), f"{key!r} is there twice, as {name!r} as well", "write one list")
+            found[name] = self._value((*keys, key), value), f"{self._place((*keys, key))}: {key}"
         rules = [(key.replace("-", "_"), text, self._place((*keys, key))) for key in _RULES for text in self._rules(found, key)]
         if any(key in table for key in _RULES):
             found["rules"] = rules, self._place(keys)
@@ -144,6 +148,10 @@ class _Reader:
     def _rules(self, found: dict[str, tuple[Any, str]], key: str) -> list[str]:
         rules: list[str] = found.pop(key.replace("-", "_"), ((), ""))[0]
         return rules
+
+    def _name(self, key: str) -> str:
+        """What `Settings` calls the option of a key."""
+        return self._options[key].called or key.replace("-", "_")
 
     def _value(self, keys: tuple[str, ...], value: object) -> object:
         option, key = self._options[keys[-1]], keys[-1]
@@ -155,19 +163,25 @@ class _Reader:
             if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
                 self._wrong(keys, f"{key!r} takes a list of texts", f'write {key} = ["..."]')
             texts = [self._text(keys, each) for each in value]
+            for text in texts:
+                self._judge(keys, text)
             return [self._absolute(keys, text) for text in texts] if option.place else texts
         if option.number and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         elif option.number and not isinstance(value, str):
             self._wrong(keys, f"{key!r} takes a whole number, or a text in quotes")
         text = self._text(keys, value)
-        parse = VALUES.get(key.replace("-", "_"))
+        self._judge(keys, text)
+        return self._absolute(keys, text) if option.place and text else text
+
+    def _judge(self, keys: tuple[str, ...], text: str) -> None:
+        """UsageError for a value that the flag would not take."""
+        parse = VALUES.get(self._name(keys[-1]))
         try:
             if parse:
                 parse(text)
         except ValueError as error:
-            raise UsageError("cannot use", where=f"{self._place(keys)}: {key} {text!r}", why=str(error)) from None
-        return self._absolute(keys, text) if option.place and text else text
+            raise UsageError("cannot use", where=f"{self._place(keys)}: {keys[-1]} {text!r}", why=str(error)) from None
 
     def _text(self, keys: tuple[str, ...], value: object) -> str:
         if not isinstance(value, str):

@@ -64,9 +64,9 @@ def diff_site(
             job.say(ProblemFound(found))
 
         with reading.steady(record):
-            state, key = reading.target.state, source_key(site.identity)
-            known = known_of(reading.store, reading.reader, reading.head, record, state, key)
-            with look(site, source.filter, known, options or LookOptions(), problem, lambda n, _: job.say(Advanced(n))) as survey:
+            state, key, how = reading.target.state, source_key(site.identity), options or LookOptions()
+            known = known_of(reading.store, reading.reader, reading.head, record, state, key, how.routes)
+            with look(site, source.filter, known, how, problem, lambda n, _: job.say(Advanced(n))) as survey:
                 if survey.incomplete:
                     job.say(Notice("incomplete", "a folder could not be listed: deletions are not shown"))
                 yield from site_lines(survey, site, reading.reader, reading.target.state, problem)
@@ -97,7 +97,12 @@ def mismatches(
     """Every file of the site read and held against a snapshot: (path, how it differs, bytes read) of each path that needed a look.
     How is empty where all is the same, DESCRIBED where nothing but times, mode or owner differ."""
     known = known_entries(reader, record.manifest, None, "")
-    with look(site, filter, known, LookOptions(checksum=True), on_problem) as survey:
+
+    def told(problem: Problem) -> None:
+        if problem.kind != "skipped":
+            on_problem(problem)
+
+    with look(site, filter, known, LookOptions(checksum=True, routes=None), told) as survey:
         for item in survey.plan:
             if not isinstance(item, Drop):
                 yield item.entry.path, *_mismatch(site, item, record.number, on_problem)

@@ -30,6 +30,8 @@ PROBLEM_KINDS = {
     "incomplete": 23,  # a folder could not be listed: nothing is deleted in this run
     "extra": 0,  # a live tree has it, no snapshot does: other people's files are left alone
     "special": 0,  # fifo, socket, device: left out, as documented
+    "skipped": 0,  # a link, and --symlinks skip was asked for
+    "link": 23,  # a link that --symlinks follow cannot follow: it leads out of the site, round in a circle, or nowhere
     "name": 23,  # a path that no manifest may hold, or that cannot exist at the destination
     "vanished": 24,  # listed, then gone
     "drift": 24,  # of a tree: the live file is not what the last snapshot says; it is kept aside

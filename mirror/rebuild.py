@@ -71,7 +71,7 @@ class FolderOut:
         filled = self._look_at_out()
         known = ((entry, None) for entry in wanted)
         return look(
-            OwnedFolder(self.url, filter, self._owners), filter, known, LookOptions(self.intent.checksum), on_problem
+            OwnedFolder(self.url, filter, self._owners), filter, known, LookOptions(self.intent.checksum, routes=None), on_problem
         ), filled
 
     def _look_at_out(self) -> bool:

@@ -124,7 +124,7 @@ class SiteOut:
         """See `mirror.restore.Out`. Each doubt is settled."""
         known = ((entry, None) for entry in wanted)
         try:
-            survey = look(_Bare(self.site), filter, known, LookOptions(), on_problem)
+            survey = look(_Bare(self.site), filter, known, LookOptions(routes=None), on_problem)
             try:
                 self._settle(survey)
             except BaseException:

@@ -22,6 +22,7 @@ from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Page, Symlink
 from mirror.plan import CHANGED, DESCRIBED, NEW, Counts, Drop, Fetch, Item, Put
 from mirror.site import FILE, FOLDER, Excluded, Found, Seen, Unread
+from mirror.site.routes import NOTHING, Published, Routes
 
 Known = tuple[Entry, tuple[int, int] | None]  # a parent's entry and its validator at the last scan; None: not remembered
 UNPROVEN = (0, 0)
@@ -34,32 +35,47 @@ _decoder = msgspec.msgpack.Decoder(list[_Expected])
 _compressor = zstandard.ZstdCompressor(level=1)
 _decompressor = zstandard.ZstdDecompressor()
 _MEMORY_MAX = 64 << 20
+_ROUTED = b"R"  # a memory that was made with header routes begins so, and with their digest; zstd begins otherwise
+_DIGEST = 16
 _TOLD = 1000
+_NOT_HERE = ("special", "name", "link", "skipped")  # kinds of Unread that are no part of the site, whatever the parent has there
 
 
 class Remembered:
-    """A segment of the parent as the last scan saw it. `load` gives its entries, which a quiet night never asks for."""
+    """A segment of the parent as the last scan saw it. `load` gives its entries, which a quiet night never asks for. stale: it saw
+    them with other header routes, so each is looked at closely, and remembered anew."""
 
-    __slots__ = ("expected", "load")
+    __slots__ = ("expected", "load", "stale")
 
-    def __init__(self, expected: Sequence[object], load: Callable[[], list[Known]]) -> None:
-        self.expected, self.load = expected, load
+    def __init__(self, expected: Sequence[object], load: Callable[[], list[Known]], stale: bool = False) -> None:
+        self.expected, self.load, self.stale = expected, load, stale
 
     @classmethod
-    def read(cls, memory: bytes, count: int, entries: Callable[[], list[Entry]]) -> Remembered | None:
-        """From `memory_of`'s bytes; None when they are not of a segment of `count` entries."""
+    def read(cls, memory: bytes, count: int, entries: Callable[[], list[Entry]], routes: Routes | None = None) -> Remembered | None:
+        """From `memory_of`'s bytes; None when they are not of a segment of `count` entries. routes: of this scan, None when headers
+        are not its business."""
+        made_with = b""
+        if memory[:1] == _ROUTED:
+            made_with, memory = memory[1 : 1 + _DIGEST], memory[1 + _DIGEST :]
         try:
             expected = _decoder.decode(_decompressor.decompress(memory, max_output_size=_MEMORY_MAX))
         except (zstandard.ZstdError, msgspec.MsgspecError):
             return None
         if len(expected) != count:
             return None
-        return cls(expected, lambda: [(entry, path[11]) for entry, path in zip(entries(), expected, strict=True)])
+        stale = routes is not None and routes.digest != made_with
+
+        def load() -> list[Known]:
+            return [(entry, path[11]) for entry, path in zip(entries(), expected, strict=True)]
+
+        return cls((None,) * count if stale else expected, load, stale)
 
 
-def memory_of(entries: Iterable[Entry], validators: Iterable[tuple[int, int]]) -> bytes:
-    """What the next scan expects of these entries, for `Remembered.read`: 1 µs an entry, 35 bytes."""
-    return _compressor.compress(_encoder.encode([_expected(e, v) for e, v in zip(entries, validators, strict=True)]))
+def memory_of(entries: Iterable[Entry], validators: Iterable[tuple[int, int]], routes: Routes | None = None) -> bytes:
+    """What the next scan expects of these entries, for `Remembered.read`: 1 µs an entry, 35 bytes. routes: those that the entries'
+    headers come from."""
+    made_with = _ROUTED + routes.digest if routes and routes.digest else b""
+    return made_with + _compressor.compress(_encoder.encode([_expected(e, v) for e, v in zip(entries, validators, strict=True)]))
 
 
 def _expected(entry: Entry, validator: tuple[int, int]) -> _Expected:
@@ -76,12 +92,13 @@ def _expected(entry: Entry, validator: tuple[int, int]) -> _Expected:
 class _Parent:
     """Where the comparison is in the parent's entries."""
 
-    __slots__ = ("_entries", "_load", "_source", "at", "end", "expected")
+    __slots__ = ("_entries", "_load", "_source", "at", "end", "expected", "stale")
 
     def __init__(self, known: Iterable[Known | Remembered]) -> None:
         self._source = iter(known)
         self.expected: Sequence[object] = ()
         self.at = self.end = 0
+        self.stale = False  # some of it was remembered with other header routes
         self._entries: list[Known] | None = None
         self._load: Callable[[], list[Known]] = list
 
@@ -94,6 +111,7 @@ class _Parent:
             self.at = 0
             if type(item) is Remembered:
                 self.expected, self._load, self._entries = item.expected, item.load, None
+                self.stale = self.stale or item.stale
             else:
                 self.expected, self._entries = (None,), [item]  # type: ignore[list-item]
             self.end = len(self.expected)
@@ -114,13 +132,15 @@ class Comparison:
 
     checksum: look at every content. ignore_inode: ctime alone (file systems that number files anew at each mount). protects:
     whether the filters exclude a path that the source no longer has. on_validators: gets each surviving parent
-    entry's validator, in order. on_scanned: is told of every thousand paths.
+    entry's validator, in order. on_scanned: is told of every thousand paths. routes: what files are published with; None: that is
+    not looked at, and stays as the parent has it.
     """
 
     protects: Callable[[bytes], bool] | None = None
     checksum: bool = False
     ignore_inode: bool = False
     delete_excluded: bool = False
+    routes: Routes | None = None
     on_problem: Callable[[Problem], None] = lambda problem: None
     on_validators: Callable[[Iterable[tuple[int, int]]], None] = lambda validators: None
     on_scanned: Callable[[int], None] = lambda count: None
@@ -151,6 +171,7 @@ class Comparison:
         while (ahead := parent.peek()) is not None:
             parent.at += 1
             yield from self._gone(ahead[0])
+        self.validators_moved = self.validators_moved or parent.stale
 
     def _closely(self, here: Seen, parent: _Parent) -> Iterator[Item]:
         path = here.path
@@ -208,7 +229,7 @@ class Comparison:
     def _kept_or_gone(self, here: Excluded | Unread, entry: Entry) -> Iterator[Item]:
         self.counts.parent += 1
         leaves = type(here) is Excluded and self.delete_excluded
-        if leaves or (type(here) is Unread and here.kind in ("special", "name")):
+        if leaves or (type(here) is Unread and here.kind in _NOT_HERE):
             self.counts.deleted += 1
             yield Drop(entry, excluded=leaves)
             return
@@ -241,7 +262,12 @@ class Comparison:
         self.counts.fetch_files += 1
         self.counts.fetch_bytes += here.size
         class_ = chunk_class(here.size, before.class_ if isinstance(before, File | Page) else None)
-        return Fetch(described_file(here, class_), here.validator, before)
+        return Fetch(described_file(here, class_, published=self._published(here.path, before)), here.validator, before)
+
+    def _published(self, path: bytes, before: Entry | None) -> Published:
+        if self.routes is not None:
+            return self.routes.of(path)
+        return (before.media_type, before.headers) if isinstance(before, File | Page) else NOTHING
 
     def _both(self, here: Found, entry: Entry, validator: tuple[int, int] | None) -> Iterator[Item]:
         self.counts.parent += 1
@@ -250,12 +276,13 @@ class Comparison:
                 self.counts.changed += 1
                 yield self._fetch(here, entry)
                 return
-            if _same_description(here, entry):
+            published = self._published(here.path, entry)
+            if _same_description(here, entry) and published == (entry.media_type, entry.headers):
                 self.counts.same += 1
                 self._stays(here.validator, validator)
                 return
             self.counts.described += 1
-            yield Put(DESCRIBED, described_file(here, entry.class_, entry), here.validator, entry)
+            yield Put(DESCRIBED, described_file(here, entry.class_, entry, published), here.validator, entry)
             return
         fresh = described(here) if here.kind != FILE else None
         if fresh == entry:
@@ -290,13 +317,12 @@ def described(here: Found) -> Folder | Symlink:
     return Symlink(here.path, here.target, here.mtime, here.uid, here.gid, here.user, here.group)
 
 
-def described_file(here: Found, class_: int, content: File | None = None) -> File:
-    """The entry that describes a file; its content is `content`'s, or still to be filled in."""
-    media, headers = (content.media_type, content.headers) if content else ("", ())
+def described_file(here: Found, class_: int, content: File | None = None, published: Published = NOTHING) -> File:
+    """The entry that describes a file; its content is `content`'s, or still to be filled in. published: its media type, headers."""
     known = (content.fingerprint, content.class_, content.chunks, content.more) if content else (b"", class_, b"", None)
     return File(
         here.path, here.size, *known, here.mtime, here.mode, here.uid, here.gid, here.user, here.group,
-        here.link, _xattrs(here), media, headers,
+        here.link, _xattrs(here), *published,
     )  # fmt: skip
 
 

@@ -26,6 +26,28 @@ _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTP]?)(?:i?B)?", re.IGNOR
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+|[0-9]+(?:\.[0-9]+)?")
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _PART: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+SYMLINKS: Final = ("keep", "follow", "skip")
+# The headers that a file may be published with, and what a value of each looks like where not every text will do.
+HEADERS: Final[Mapping[str, tuple[str, str]]] = {
+    "cache-control": ("", ""),
+    "content-disposition": ("", ""),
+    "content-encoding": (r"[\w.+-]+(, ?[\w.+-]+)*", "gzip"),
+    "content-language": (r"[\w-]+(, ?[\w-]+)*", "en-GB"),
+    "content-type": (r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( ?;.*)?", "text/html; charset=utf-8"),
+    "x-amz-storage-class": (r"[A-Z0-9_]+", "STANDARD_IA"),
+    "x-amz-website-redirect-location": (r"(/|https?://).*", "/new.html or https://www.example.org/new.html"),
+}
+_HEADER_MAX: Final = 2048  # characters of a value; S3 takes 2 KB of a redirect and 8 KB of all headers together
+_ROUTE: Final = re.compile(rf"(.*?): ?({'|'.join(HEADERS)}) ?:(.*)", re.IGNORECASE | re.DOTALL)
+_LIKE_ROUTE: Final = re.compile(r".+?: ?([\w-]+) ?:")
+
+
+class Route(NamedTuple):
+    """A header for the files that a pattern matches. name: in lower case."""
+
+    pattern: str
+    name: str
+    value: str
 
 
 class Amount(NamedTuple):
@@ -129,10 +151,43 @@ def grace(text: str) -> int:
     return number
 
 
+def route(text: str) -> Route:
+    """`GLOB: Name: value`: a header for the files that match. ValueError for anything else.
+
+    >>> route("*.css: Cache-Control: max-age=31536000")
+    Route(pattern='*.css', name='cache-control', value='max-age=31536000')
+    """
+    match = _ROUTE.fullmatch(text)
+    if not match:
+        raise ValueError(_no_route(text))
+    pattern, name, value = match[1].strip(), match[2].lower(), match[3].strip()
+    if not pattern or pattern.startswith(("#", "!")):
+        raise ValueError("its pattern matches nothing: write one as in .gitignore, such as *.css")
+    if not value or not value.isascii() or not value.isprintable():
+        raise ValueError(f"the value of {match[2]} is {'empty' if not value else 'not printable ASCII'}")
+    if len(value) > _HEADER_MAX:
+        raise ValueError(f"the value of {match[2]} has more than {_HEADER_MAX:,} characters")
+    form, example = HEADERS[name]
+    if form and not re.fullmatch(form, value, re.ASCII):
+        raise ValueError(f"{value!r} is no value of {match[2]}, such as {example}")
+    return Route(pattern, name, value)
+
+
+def _no_route(text: str) -> str:
+    named = _LIKE_ROUTE.match(text)
+    if not named:
+        return "it is no route such as '*.css: Cache-Control: max-age=86400'"
+    from difflib import get_close_matches
+
+    near = get_close_matches(named[1].lower(), HEADERS, n=1)
+    return f"the header {named[1]} cannot be set" + (f" (did you mean {near[0]}?)" if near else f", but {', '.join(HEADERS)}")
+
+
 VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "bwlimit": size,
     "delete_grace": grace,
     "hash": partial(choice, choices=HASHES),
+    "header": route,
     "lease": lease,
     "max_age": duration,
     "max_delete": paths,
@@ -142,6 +197,7 @@ VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "on_error": partial(choice, choices=ON_ERROR),
     "overwrite": partial(choice, choices=OVERWRITE),
     "part": part,
+    "symlinks": partial(choice, choices=SYMLINKS),
     "transfers": partial(whole, least=1),
     "workers": whole,
 }

@@ -26,6 +26,7 @@ from mirror.plan import CHANGED, DELETED, NEW, Counts, DeletionLimit, Drop, Fetc
 from mirror.scan import UNPROVEN, Comparison, Known, Remembered, memory_of
 from mirror.site import Filter, Site, SiteSpec
 from mirror.site.filters import Matcher
+from mirror.site.routes import Routes
 from mirror.snapshot import ManifestReader, content_key
 from mirror.spool import Pairs, Spool
 from mirror.state import State
@@ -104,20 +105,24 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class LookOptions:
-    """How contents are judged: checksum: read everything; ignore_inode: ctime alone; delete_excluded: filters unprotect."""
+    """How contents are judged: checksum: read everything; ignore_inode: ctime alone; delete_excluded: filters unprotect. routes:
+    what files are published with; None: how is not compared."""
 
     checksum: bool = False
     ignore_inode: bool = False
     delete_excluded: bool = False
+    routes: Routes | None = Routes()
 
 
-def known_entries(reader: ManifestReader, root: Ref | None, state: State | None, source: str) -> Iterator[Known | Remembered]:
-    """A manifest's entries with what the last scan of `source` on this host knew of them."""
+def known_entries(
+    reader: ManifestReader, root: Ref | None, state: State | None, source: str, routes: Routes | None = None
+) -> Iterator[Known | Remembered]:
+    """A manifest's entries with what the last scan of `source` on this host knew of them. routes: as `look` is to have them."""
     if root is None:
         return
     for ref in reader.leaves(root, SEGMENT):
         memory = state.scanned(source, ref.digest) if state else None
-        remembered = Remembered.read(memory, ref.entries, partial(reader.segment, ref)) if memory else None
+        remembered = Remembered.read(memory, ref.entries, partial(reader.segment, ref), routes) if memory else None
         if remembered is not None:
             yield remembered
         else:
@@ -125,18 +130,24 @@ def known_entries(reader: ManifestReader, root: Ref | None, state: State | None,
 
 
 def known_of(
-    store: ReadableStore, reader: ManifestReader, head: log.Record | None, snapshot: log.Record | None, state: State, source: str
+    store: ReadableStore,
+    reader: ManifestReader,
+    head: log.Record | None,
+    snapshot: log.Record | None,
+    state: State,
+    source: str,
+    routes: Routes | None = None,
 ) -> Iterator[Known | Remembered]:
     """The same of a snapshot, which may be a rollback: then the site was found to be another one last. A file of the old size and
     time may hold what the rollback took away, so what differs between the two is unproven, and read."""
     if snapshot is None or head is None or not snapshot.body.get("rollback_of"):
-        yield from known_entries(reader, snapshot.manifest if snapshot else None, state, source)
+        yield from known_entries(reader, snapshot.manifest if snapshot else None, state, source, routes)
         return
     last: Iterator[Known] | None = None
     ahead: Known | None = None
     for ref in reader.leaves(snapshot.manifest, SEGMENT):
         memory = state.scanned(source, ref.digest)
-        remembered = Remembered.read(memory, ref.entries, partial(reader.segment, ref)) if memory else None
+        remembered = Remembered.read(memory, ref.entries, partial(reader.segment, ref), routes) if memory else None
         if remembered is not None:
             yield remembered
             continue
@@ -180,6 +191,7 @@ def look(
         checksum=options.checksum,
         ignore_inode=options.ignore_inode,
         delete_excluded=options.delete_excluded,
+        routes=options.routes,
         on_problem=on_problem,
         on_validators=validators.extend,
         on_scanned=lambda count: scanned(count, comparison.counts),
@@ -274,11 +286,13 @@ def guard(
     )
 
 
-def keep_validators(reader: ManifestReader, state: State, root: Ref, source: str, survey: Survey) -> None:
+def keep_validators(
+    reader: ManifestReader, state: State, root: Ref, source: str, survey: Survey, routes: Routes | None = None
+) -> None:
     """After a run that changed nothing: remember how each entry was found, where that is news."""
     if not survey.validators_moved:
         return
     pairs = iter(survey.validators)
     with state.together():
         for ref in reader.leaves(root, SEGMENT):
-            state.keep_scanned(source, ref.digest, memory_of(reader.segment(ref), islice(pairs, ref.entries)))
+            state.keep_scanned(source, ref.digest, memory_of(reader.segment(ref), islice(pairs, ref.entries), routes))

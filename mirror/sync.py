@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mirror.workers import Crew
 
 _ATTEMPTS = 10
+_SKIP = "--symlinks skip"  # counted as a rule is
 _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers costs more than they save
 
 
@@ -162,6 +163,7 @@ class _Run:
         self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
         self._tree: TreeRun | None = None
         self.released: Hold | None = None  # the hold that this run ends
+        self.skipped = 0
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -208,8 +210,11 @@ class _Run:
             job.say(Notice("refilled", f"the live folder was empty: it is filled anew, snapshot {parent.number} is not there"))
             parent = None
         job.say(PhaseBegan("scan"))
-        entries = known_of(self.store, self.reader, head, parent, self.state, self.source)
+        self.skipped = 0
+        entries = known_of(self.store, self.reader, head, parent, self.state, self.source, options.look.routes)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
+            if self.skipped:
+                survey.rules[_SKIP] = self.skipped
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
@@ -260,7 +265,16 @@ class _Run:
             self.job.say(PhaseBegan("commit"))
             store = self.target.spec.store
             committer = Committer(
-                self.store, self.state, self.reader, parent, epoch, self.source, self._problem, self._line, store.transfers
+                self.store,
+                self.state,
+                self.reader,
+                parent,
+                epoch,
+                self.source,
+                self._problem,
+                self._line,
+                store.transfers,
+                self.options.look.routes,
             )
             outcome = committer.write(survey, results)
         self.report.tally(outcome, sent)
@@ -401,7 +415,7 @@ class _Run:
         head = self._release(found)
         if head is None:
             return False
-        keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
+        keep_validators(self.reader, self.state, parent.manifest, self.source, survey, self.options.look.routes)
         self._sweep_drafts()
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
@@ -420,6 +434,10 @@ class _Run:
     # -- what is said of it --------------------------------------------------------------------------------------
 
     def _problem(self, problem: Problem) -> None:
+        if problem.kind == "skipped":
+            self.skipped += 1
+            self.job.say(ProblemFound(problem))
+            return
         self.report.add(problem)
         self.job.say(ProblemFound(problem))
         if self.options.stop_on_error and problem.exit_code:

@@ -109,8 +109,20 @@ def test_it_may_say_nothing(text: str) -> None:
 
 def test_every_flag_has_its_key_and_takes_what_its_flag_takes() -> None:
     for name, option in OPTIONS.items():
-        flag = next(flag for verb in words.VERBS.values() for flag in verb.flags if flag.name == name)
-        value = "true" if option.switch else "['x']" if option.many else "'/x'" if option.place else None
+        called = option.called or name
+        flag = next(flag for verb in words.VERBS.values() for flag in verb.flags if flag.name == called)
+        route = called == "header"
+        value = (
+            "true"
+            if option.switch
+            else "['x: Cache-Control: y']"
+            if route
+            else "['x']"
+            if option.many
+            else "'/x'"
+            if option.place
+            else None
+        )
         if value is None:
             continue
         (mirror,) = parse(f"[mirrors.x]\n{name} = {value}\n").values()
@@ -134,12 +146,15 @@ def test_a_value_is_judged_as_that_of_the_flag_is(name: str) -> None:
         asks.get(name, lambda: config.sync_options(asked, ""))()
     key = name.replace("_", "-")
     assert str(flag.value).startswith(f"cannot use --{key} 'nonsense': it is n")
-    assert error_of(f"\n[mirrors.x]\n{key} = 'nonsense'\n") == str(flag.value).replace(f"--{key}", f"mirror.toml line 3: {key}")
+    value = "['nonsense']" if OPTIONS[key].many else "'nonsense'"
+    assert error_of(f"\n[mirrors.x]\n{key} = {value}\n") == str(flag.value).replace(f"--{key}", f"mirror.toml line 3: {key}")
 
 
 def test_what_takes_any_text_is_known() -> None:
     """A new flag with a value is either judged in the file too, or belongs in this list."""
-    free = {name for name, option in OPTIONS.items() if not option.switch and name.replace("-", "_") not in VALUES}
+    free = {
+        name for name, option in OPTIONS.items() if not option.switch and (option.called or name.replace("-", "_")) not in VALUES
+    }
     assert free == {
         "against", "at", "cache-dir", "changes-file", "chmod", "chown", "endpoint-url", "exclude", "filter-from", "include",
         "layout", "log-file", "profile", "region", "site", "store", "tag",

@@ -100,10 +100,11 @@ class Session:
         elif isinstance(event, Change):
             self._change(event)
         elif isinstance(event, ProblemFound):
-            self._kinds[event.problem.kind] += 1
-            self.codes.add(event.problem.exit_code)
-            if len(self._problems) < _NAMED:
-                self._problems.append(event.problem)
+            if event.problem.kind != "skipped":  # as it was asked to be: told by -v alone
+                self._kinds[event.problem.kind] += 1
+                self.codes.add(event.problem.exit_code)
+                if len(self._problems) < _NAMED:
+                    self._problems.append(event.problem)
             if self.verbose and not self.quiet:
                 self._above_bar(sentence(event))
         elif isinstance(event, Notice):

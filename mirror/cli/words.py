@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mirror.config import RULE_FLAGS
@@ -137,6 +137,15 @@ LEASES: Final = (
     Flag("lease", "how long a publisher into a bucket may be silent before it counts as dead (default 30s)", "TIME"),
 )
 XATTRS: Final = Flag("xattrs", "mirror extended attributes as well")
+SYMLINKS: Final = Flag(
+    "symlinks", "links of SRC: keep them as links (the default), follow those that lead to something in SRC, or skip them", "HOW"
+)
+HEADER: Final = Flag(
+    "header",
+    "how matching files are published, such as '*.css: Cache-Control: max-age=86400'; the first that matches counts",
+    "GLOB: NAME: VALUE",
+    many=True,
+)
 
 SYNC: Final = Verb(
     "sync",
@@ -162,6 +171,8 @@ SYNC: Final = Verb(
             "in a tree: assets and other files that left SRC (pages do not) stay for N snapshots more (default 0)",
             "N",
         ),
+        SYMLINKS,
+        HEADER,
         Flag("max-transfer", "stop when so many bytes have been stored, such as 10G; progress is kept, exit 8", "SIZE"),
         MAX_DURATION,
         MIN_FREE,
@@ -261,6 +272,7 @@ VERIFY: Final = Verb(
         Flag("against", "compare a snapshot with this site, or that of the mirror of this name, byte by byte", "SRC"),
         AT,
         *RULES,
+        SYMLINKS,
         MAX_DURATION,
         WORKERS,
         *REACH,
@@ -295,6 +307,8 @@ DIFF: Final = Verb(
         *RULES,
         DELETE_EXCLUDED,
         XATTRS,
+        SYMLINKS,
+        HEADER,
         *REACH,
         *REPORTS,
     ),
@@ -351,10 +365,11 @@ def configurable() -> dict[str, Option]:
     from mirror.configfile import Option
 
     flags = {flag.name: flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source")}
-    return {
+    options = {
         flag.name: Option(not flag.value, flag.many, number=flag.value in _NUMBERS, place=flag.value in _PLACES)
         for flag in flags.values()
     }
+    return options | {"headers": replace(options["header"], called="header")}  # a list reads better so; both are heeded
 
 
 class _Rule(argparse.Action):

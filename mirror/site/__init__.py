@@ -72,6 +72,8 @@ class Unread(NamedTuple):
     incomplete  a folder could not be listed: nothing at all may be deleted by this run
     special     a fifo, socket or device: left out
     name        a path that no manifest may hold: left out
+    link        a link that is to be followed and cannot be: left out
+    skipped     a link, where links are left out
     vanished    it was listed and then gone
     """
 
@@ -259,7 +261,7 @@ class SiteSpec:
 
     url: folder path, `s3://bucket/prefix`, or any fsspec URL. endpoint_url, region, profile, static_credentials: as in
     StoreSpec.
-    xattrs: also read extended attributes.
+    xattrs: also read extended attributes. symlinks: keep them as links, follow those that stay in the site, or skip them.
     """
 
     url: str
@@ -269,3 +271,4 @@ class SiteSpec:
     profile: str = ""
     xattrs: bool = False
     static_credentials: bool = False
+    symlinks: str = "keep"

@@ -24,6 +24,7 @@ from mirror.errors import MirrorError, NotFound, SourceError, UsageError
 from mirror.keys import path_fault
 from mirror.site import FILE, FOLDER, SYMLINK, Content, Found, Seen, SiteSpec, Unread
 from mirror.site.filters import IGNORE_FILE, IGNORE_FILE_MAX, Matcher
+from mirror.site.follow import judged
 from mirror.site.gate import Gate
 from mirror.spool import Sorter
 
@@ -71,6 +72,11 @@ class AnySite:
     @property
     def identity(self) -> dict[str, str]:
         return {"url": self._url}
+
+    @property
+    def symlinks(self) -> str:
+        """What becomes of links: keep, follow (they cannot be), or skip."""
+        return self._spec.symlinks
 
     def check(self) -> None:
         """See `Site.check`. One listing."""
@@ -222,7 +228,7 @@ class _Walk:
                     continue
                 info = _decode(packed)
                 if name[-1:] != b"/":
-                    yield _seen(path, info)
+                    yield judged(_seen(path, info), self._site.symlinks)
                     continue
                 yield Found(path, FOLDER, mtime=info.mtime)
                 if self._gate.skipped == path:

@@ -4,7 +4,8 @@ Owns the opening of a folder's files. Leaves the walk in key order to `mirror.si
 `mirror.site.filters`.
 
 A file is opened relative to its folder, and that folder component by component from the root, never through a link: whoever swaps
-a folder for a link while we read sends us nowhere.
+a folder for a link while we read sends us nowhere. With `--symlinks follow` a path may go through links; then it is found out first
+what it is without them (`mirror.site.follow`), and that is opened, in the same way.
 
     >>> [seen.path for seen in FolderSite("/srv/www").scan()]  # doctest: +SKIP
     [b'', b'css/', b'css/site.css', b'index.html']
@@ -25,6 +26,7 @@ from mirror.errors import NotFound
 from mirror.keys import parent_of
 from mirror.site import Content, Filter, Seen
 from mirror.site.filters import Matcher
+from mirror.site.follow import FOLLOW, KEEP, Astray, reach, spellings
 from mirror.site.walk import FOLDER_FLAGS, Walk, check_root, mtime_of
 
 # O_NONBLOCK: a fifo that was swapped in must not hang us.
@@ -34,12 +36,13 @@ _TRUSTED_SECONDS: Final = 1.0
 
 
 class FolderSite:
-    """A folder of this machine as a `Site`. `path` may itself be a link; nothing below it is followed."""
+    """A folder of this machine as a `Site`. `path` may itself be a link; what becomes of links below it, `symlinks` says."""
 
-    def __init__(self, path: str, *, filter: Filter | None = None, xattrs: bool = False) -> None:
+    def __init__(self, path: str, *, filter: Filter | None = None, xattrs: bool = False, symlinks: str = KEEP) -> None:
         self._root = os.path.abspath(path)
         self._filter = filter or Filter()
         self._xattrs = xattrs
+        self._symlinks = symlinks
         self._local = threading.local()  # open folders for `open`, per thread
 
     @property
@@ -56,14 +59,21 @@ class FolderSite:
 
     def scan(self, matcher: Matcher | None = None) -> Iterator[Seen]:
         """See `Site.scan`. A folder that cannot be listed gives its Found and then an Unread of the same path."""
-        return Walk(self._root, matcher or Matcher(self._filter), self._xattrs).run()
+        return Walk(self._root, matcher or Matcher(self._filter), self._xattrs, self._symlinks).run()
 
     def open(self, path: bytes) -> Content:
         folders: _Folders | None = getattr(self._local, "folders", None)
         if folders is None:
             folders = self._local.folders = _Folders(self._root)
         try:
-            fd = folders.open_file(path)
+            try:
+                fd = folders.open_file(path)
+            except OSError as error:
+                if self._symlinks != FOLLOW or error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                fd = folders.open_file(self._without_links(path))
+        except Astray as error:
+            raise OSError(errno.ELOOP, error.why) from error
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise NotFound(path) from error
@@ -79,6 +89,13 @@ class FolderSite:
             os.close(fd)
             raise
         return Content(stream, seen.st_size, mtime_of(seen), (seen.st_ino, seen.st_ctime_ns))
+
+    def _without_links(self, path: bytes) -> bytes:
+        root = os.open(self._root, FOLDER_FLAGS & ~os.O_NOFOLLOW)
+        try:
+            return reach(root, spellings(self._root), path).path
+        finally:
+            os.close(root)
 
     def recheck(self, path: bytes, content: Content) -> str:
         seen = os.fstat(content.stream.fileno())

@@ -21,7 +21,7 @@ def open_site(spec: SiteSpec) -> Site:
     """The site behind a spec. Nothing is asked of the place itself yet. UsageError for a URL that cannot be one."""
     folder = _folder(spec.url, "cannot use the source")
     if folder is not None:
-        return FolderSite(folder, filter=spec.filter, xattrs=spec.xattrs)
+        return FolderSite(folder, filter=spec.filter, xattrs=spec.xattrs, symlinks=spec.symlinks)
     if _is_bucket(spec.url):
         from mirror.site.objects import ObjectSite
 
