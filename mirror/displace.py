@@ -20,7 +20,7 @@ import msgspec
 from mirror.chunking import ChunkId, chunk_class
 from mirror.compare import same_content, same_list
 from mirror.envelope import SEGMENT
-from mirror.events import PhaseBegan, Problem
+from mirror.events import Notice, PhaseBegan, Problem
 from mirror.keys import show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, cut_entries
 from mirror.plan import Fetch
@@ -86,6 +86,7 @@ class Displacement:
     _reads: Spool[Fetch] = field(default_factory=fetch_spool)
     _bytes: int = 0
     _empty: bool = False
+    _links: int = 0
     _site: Site = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,13 +98,16 @@ class Displacement:
         self._empty = works.live.is_empty()
         if old is None and self._empty:
             # Nothing to look at, to pack or to make room for. On rust-doc (33,000 paths) this takes half the time of what follows.
-            return Prepared(Steps.of(Step(None, entry) for entry in works.reader.entries(new)), None, Sent())
+            first = seen_by((Step(None, after) for _, after in self._compared(old, new)), works.live.files_only)
+            steps = Steps.of(first, works.live.files_only)
+            self._say_links()
+            return Prepared(steps, None, Sent())
         rooms = Rooms()
         db = works.target.state.db
         db.execute("DROP TABLE IF EXISTS temp.coming")
         db.execute("CREATE TEMP TABLE coming (content BLOB PRIMARY KEY) WITHOUT ROWID")
         with step_spool() as raw, step_spool() as looked, self._exceptions, self._reads, Sorter() as results:
-            for before, after in changes(works.reader, old, new):
+            for before, after in self._compared(old, new):
                 rooms.add(before, after)
                 raw.append(Step(before, after))
                 if old is not None and isinstance(after, File) and after.size and not _same(before, after, works.reader):
@@ -122,7 +126,20 @@ class Displacement:
                 steps.close()
                 raise
         db.execute("DROP TABLE temp.coming")
+        self._say_links()
         return Prepared(steps, expected, sent)
+
+    def _compared(self, old: Ref | None, new: Ref) -> Iterator[tuple[Entry | None, Entry | None]]:
+        """What differs; links are counted."""
+        for before, after in changes(self.works.reader, old, new):
+            self._links += isinstance(after, Symlink)
+            yield before, after
+
+    def _say_links(self) -> None:
+        if self._links and self.works.live.files_only:
+            hint = "restore brings them back; --symlinks follow puts there what they lead to"
+            text = f"{self._links:,} new links are in the snapshot and cannot stand in a bucket: {hint}"
+            self.works.job.say(Notice("links", text))
 
     # -- looking -------------------------------------------------------------------------------------------------
 

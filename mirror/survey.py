@@ -31,7 +31,7 @@ from mirror.snapshot import ManifestReader, content_key
 from mirror.spool import Pairs, Spool
 from mirror.state import State
 from mirror.store import ReadableStore
-from mirror.target import TargetSpec, folder_of, is_folder_url, places
+from mirror.target import TargetSpec, folder_of, holds_tree, is_folder_url, places
 
 
 def source_key(identity: dict[str, str]) -> str:
@@ -67,13 +67,19 @@ def check_all_ends(source: str, target: TargetSpec, what: str = "cannot mirror")
 
 def beside_store(source: SiteSpec, always: bool = False) -> SiteSpec:
     """The source without the store of a tree: with a rule that leaves out `/.mirror` where the source is a tree, or `always`."""
-    inside = folder_of(source.url) / STORE
-    is_tree = is_folder_url(source.url) and any(os.path.lexists(inside / name) for name in (MIRROR_KEY, STORE_KEY))
-    if not (always or is_tree):
+    if not (always or _is_tree(source)):
         return source
     # Any kind of thing of that name: a file or link would take the store's place.
     rule = (("exclude", f"/{STORE}"),)
     return replace(source, filter=replace(source.filter, rules=rule + source.filter.rules))
+
+
+def _is_tree(source: SiteSpec) -> bool:
+    """Whether the source is itself a tree of ours. One request for a bucket."""
+    if is_folder_url(source.url):
+        inside = folder_of(source.url) / STORE
+        return any(os.path.lexists(inside / name) for name in (MIRROR_KEY, STORE_KEY))
+    return source.url.startswith("s3://") and holds_tree(source)
 
 
 @dataclass

@@ -224,6 +224,21 @@ def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
     )
 
 
+def holds_tree(site: SiteSpec) -> bool:
+    """Whether there is a tree at an S3 prefix. False as well where that cannot be found out."""
+    spec = StoreSpec(
+        f"{site.url}/{STORE}",
+        endpoint_url=site.endpoint_url,
+        region=site.region,
+        profile=site.profile,
+        static_credentials=site.static_credentials,
+    )
+    try:
+        return open_store(spec).size(MIRROR_KEY) is not None
+    except MirrorError:
+        return False  # if it cannot be read at all, whoever scans it says why
+
+
 def _found_in_bucket(spec: TargetSpec, layout: str) -> tuple[TargetSpec, str, CountingStore, dict[str, Any] | None]:
     """(how to reach the store, the live prefix, the store, its mirror.json) for an S3 prefix. The tree is looked for first, as the
     site of one may have a mirror.json of its own, unless this host knows a packed target there: that saves a request."""

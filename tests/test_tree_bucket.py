@@ -5,22 +5,30 @@ Truth is what boto3 says of the bucket.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import S3
+from drive import process
 from mirrors import BEGINNING, noise, settle, tree, write
 from trees import Night, Walk, all_restore, kinds, publish
 
-from mirror import log
+from mirror import log, spelling
 from mirror.errors import InTheWayError, UsageError
 from mirror.events import Event, Job, PhaseBegan
 from mirror.lease import Lease
+from mirror.pick import Reading
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
+from mirror.rollback import RollbackOptions, rollback
 from mirror.site import SiteSpec
+from mirror.site.routes import Routes
+from mirror.store import StoreSpec
+from mirror.survey import LookOptions
 from mirror.sync import SyncOptions, SyncReport, sync
 from mirror.target import Making, TargetSpec, open_target
 from mirror.verify import VerifyOptions, verify
@@ -238,3 +246,101 @@ def test_a_second_publisher_is_told_and_a_dead_one_is_finished(tmp_path: Path, s
         head = log.read_head(opened.store)
         assert head is not None
         assert [r.kind for r in log.records_back(opened.store, head, 1)][:2] == [log.SNAPSHOT, log.TAKEOVER]
+
+
+def test_two_hosts_at_once_and_no_snapshot_names_what_is_not_there(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    two_hosts(tmp_path, s3, target, 3)
+
+
+@pytest.mark.long
+def test_two_hosts_fifty_times(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    two_hosts(tmp_path, s3, target, 50)
+
+
+def two_hosts(tmp_path: Path, s3: S3, target: TargetSpec, rounds: int) -> None:
+    """The same site, by two processes with caches of their own, at the same time, after each of many changes."""
+    site = tmp_path / "site"
+    for number in range(12):
+        write(site / f"{number}.html", b"<p>%d</p>" % number)
+    settle(site)
+    nights = {clean(s3, site, target).snapshot: tree(site)}
+    codes = []
+    for turn in range(rounds):
+        for number in (turn % 12, (turn * 5 + 3) % 12):
+            write(site / f"{number}.html", b"<p>%d in turn %d</p>" % (number, turn), BEGINNING + turn + 1)
+        os.utime(site, ns=(BEGINNING + turn + 1,) * 2)
+        words = ["sync", site, target.store.url, "--endpoint-url", s3.endpoint_url, "--region", s3.region, "--workers", 0, "-q"]
+        hosts = [process(*words, "--cache-dir", tmp_path / f"host-{host}", stderr=subprocess.PIPE) for host in (1, 2)]
+        for host in hosts:
+            said = host.communicate(timeout=120)[1]
+            assert host.returncode in (0, 11), said
+            codes.append(host.returncode)
+        assert 0 in codes[-2:]
+        assert objects(s3) == files(site)
+        with Reading(target) as reading:
+            nights[reading.pick("latest").number] = tree(site)
+            assert set(reading.head.live if reading.head else ()) == set(nights)
+    assert rounds < 10 or 11 in codes  # they did meet
+    for number in list(nights)[:: max(1, rounds // 8)]:
+        all_restore(target, {number: nights[number]}, tmp_path)
+    assert verify(target, VerifyOptions(workers=0)).exit_code == 0
+
+
+def test_rollback(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    write(site / "index.html", b"good")
+    write(site / "gone.css", b"p{}" * 400)
+    write(site / "film.bin", noise(11 * MiB, 3))
+    write(site / "moved.jpg", noise(50_000, 4))
+    settle(site)
+    good = clean(s3, site, target).snapshot
+    wanted, night = files(site), tree(site)
+    write(site / "index.html", b"bad!", BEGINNING + 2)
+    write(site / "film.bin", noise(11 * MiB, 5), BEGINNING + 2)
+    write(site / "new.html", b"new", BEGINNING + 2)
+    (site / "gone.css").unlink()
+    (site / "moved.jpg").rename(site / "away.jpg")
+    settle(site)
+    bad = clean(s3, site, target).snapshot
+    worse = tree(site)
+    report = rollback(target, RollbackOptions(str(good), workers=0, max_delete=EVERYTHING))
+    assert report.problems == []
+    assert objects(s3) == wanted
+    assert report.bytes_uploaded < 100_000  # the film came back by a copy of the service
+    with pytest.raises(InTheWayError, match="held"):
+        publish(site, target)
+    again = rollback(target, RollbackOptions(str(bad), workers=0, max_delete=EVERYTHING))
+    assert objects(s3) == files(site)
+    all_restore(target, {good: night, bad: worse, report.snapshot: night, again.snapshot: worse}, tmp_path)
+    assert publish(site, target, release=True, max_delete=EVERYTHING).problems == []
+    assert verify(target, VerifyOptions(workers=0)).exit_code == 0
+
+
+def test_headers_are_set_and_a_change_of_them_sends_nothing(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    write(site / "a.css", b"p{}" * 30_000)
+    write(site / "a.html", b"<p>")
+    settle(site)
+    routes = LookOptions(routes=Routes((spelling.route("*.css: Cache-Control: max-age=60"),)))
+    clean(s3, site, target, look=routes)
+    key = f"{s3.prefix}/www/a.css"
+    assert s3.client.head_object(Bucket=s3.bucket, Key=key)["CacheControl"] == "max-age=60"
+    other = LookOptions(routes=Routes((spelling.route("*.css: Cache-Control: max-age=99"),)))
+    report = clean(s3, site, target, look=other)
+    assert report.described == 1
+    assert report.bytes_uploaded < 20_000
+    assert report.requests["copy"] == 1
+    head = s3.client.head_object(Bucket=s3.bucket, Key=key)
+    assert (head["CacheControl"], head["ContentType"]) == ("max-age=99", "text/css")
+
+
+def test_a_tree_in_a_bucket_as_a_source_is_mirrored_without_its_store(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    write(site / "a.html", b"<p>")
+    settle(site)
+    clean(s3, site, target)
+    source = SiteSpec(target.store.url, endpoint_url=s3.endpoint_url, region=s3.region, static_credentials=True)
+    copy = TargetSpec(StoreSpec(str(tmp_path / "copy")), tmp_path / "cache")
+    report = sync(source, copy, SyncOptions(workers=0))
+    assert report.problems == []
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {"a.html", ".mirror"}

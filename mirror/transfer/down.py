@@ -13,7 +13,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 import xxhash
@@ -23,7 +23,8 @@ from mirror.errors import NotFound
 from mirror.lookup import Location, open_places, places
 from mirror.manifest import split_ids
 from mirror.pack import Slot
-from mirror.site import Site, SiteSpec
+from mirror.site import Content, Site, SiteSpec
+from mirror.site.ahead import Ahead
 from mirror.site.open import open_site
 from mirror.site.writing import Description, Draft, FolderWriter, fingerprint_of, write_at
 from mirror.store import StoreSpec
@@ -277,8 +278,8 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
 
 
 def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection, place: SiteSpec | None) -> list[_Growing]:
-    growing = []
-    live = _live(place) if place else None
+    """Begin all files whose chunks are in packs; the others are taken from the live place at once."""
+    growing, elsewhere = [], []
     lists = [split_ids(wanted.ids) for wanted in files]
     found = places(index, chain.from_iterable(lists))
     for wanted, ids in zip(files, lists, strict=True):
@@ -288,10 +289,8 @@ def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection, place:
             continue
         pieces, end = _pieces(ids, found, wanted.at)
         one = _Growing(wanted, pieces, len(pieces))
-        if len(pieces) < len(ids) and live is not None and _from_live(batch, live, one):
-            continue
         if len(pieces) < len(ids):
-            batch.fail(one, "damaged", "the index lists no place for a part of it")
+            elsewhere.append(one)
         elif end > wanted.size or (end < wanted.size and not wanted.draft):
             batch.fail(one, "damaged", f"its chunks have {end} bytes, the manifest says {wanted.size}")
         elif pieces:
@@ -301,7 +300,32 @@ def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection, place:
                 batch.finish(one)
             except OSError as error:
                 batch.fail(one, *why_not(error))
+    _take_live(batch, elsewhere, place)
     return growing
+
+
+def _take_live(batch: _Batch, files: list[_Growing], place: SiteSpec | None) -> None:
+    """Take files from the live place; those that it has not fail."""
+    ahead = None
+    live: Opener | None = _live(place) if place is not None and files else None
+    if place is not None and files and "://" in place.url:
+        small = (one.wanted.live[0] for one in files if one.wanted.size <= SMALL and one.wanted.live)
+        live = ahead = Ahead(_live(place), small)
+    try:
+        for one in files:
+            if live is None or not _from_live(batch, live, one):
+                batch.fail(one, "damaged", "the index lists no place for a part of it")
+    finally:
+        if ahead is not None:
+            ahead.close()
+
+
+class Opener(Protocol):
+    """What opens files: a site, or one that was asked ahead."""
+
+    def open(self, path: bytes) -> Content:
+        """See `Site.open`."""
+        ...
 
 
 def _pieces(ids: list[ChunkId], found: dict[ChunkId, Location], at: int) -> tuple[list[Piece], int]:
@@ -316,7 +340,7 @@ def _pieces(ids: list[ChunkId], found: dict[ChunkId, Location], at: int) -> tupl
     return pieces, at
 
 
-def _from_live(batch: _Batch, live: Site, one: _Growing) -> bool:
+def _from_live(batch: _Batch, live: Opener, one: _Growing) -> bool:
     """Take a file's content from a live tree; False when none of the paths has it. What is wrong with writing it is its result."""
     wanted = one.wanted
     for path in wanted.live:
