@@ -92,6 +92,7 @@ class Kills:
     nights: dict[int, Night] = field(default_factory=dict)
     story: list[str] = field(default_factory=list)
     _durations: list[float] = field(default_factory=list)
+    _lingers: bool = False  # assets of older snapshots may stand beside the site
 
     @property
     def chance(self) -> random.Random:
@@ -152,6 +153,7 @@ class Kills:
                  "--min-free", "0", "--cache-dir", str(self.target.cache), *self.words]  # fmt: skip
         if not self.chance.randrange(4):
             words += ["--delete-grace", "1"]
+            self._lingers = True
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "mirror", *words]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True) as run:
@@ -211,7 +213,8 @@ class Kills:
 
     def _completes(self, states: list[Night]) -> None:
         """The next sync completes, people see the site, and what it or its dead forerunners made are snapshots of just that."""
-        report = self._sync()
+        report = self._sync(heartbeat=self._lingers)  # what lingers goes with the next snapshot
+        self._lingers = False
         assert report.problems == [], (report.problems, self.story[-5:])
         assert not self._open()
         now = self.truth(self.walk.root)

@@ -125,10 +125,10 @@ class Nginx:
         """What the server wrote."""
         return self._log.read_text(errors="replace")[-6000:] if self._log.exists() else ""
 
-    def get(self, url: str, method: str = "GET") -> Answer:
+    def get(self, url: str, method: str = "GET", **headers: str) -> Answer:
         """Ask for a path exactly as it is written here, on a connection of its own."""
         with Visitor(self.port) as visitor:
-            return visitor.ask(url, method)
+            return visitor.ask(url, method, **headers)
 
 
 def _temporary(nginx: str, folder: Path) -> list[str]:

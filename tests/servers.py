@@ -246,9 +246,11 @@ class Visitor:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._connection._validate_path = lambda _: None  # type: ignore[attr-defined]  # it refuses what a stranger would send
 
-    def ask(self, url: str, method: str = "GET") -> Answer:
+    def ask(self, url: str, method: str = "GET", **headers: str) -> Answer:
         """What the server says."""
         self._connection.putrequest(method, url, skip_accept_encoding=True)
+        for name, value in headers.items():
+            self._connection.putheader(name.replace("_", "-"), value)
         self._connection.endheaders()
         got = self._connection.getresponse()
         return Answer(got.status, got.read(), {name.lower(): value for name, value in got.getheaders()})

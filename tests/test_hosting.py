@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import S3
-from mirrors import make_site, settle, target_in, write
+from mirrors import BEGINNING, make_site, settle, target_in, write
 from nginx import PAGE, Nginx, server_block
 from servers import READER
 from trees import clean
@@ -128,6 +128,44 @@ def test_the_rule_is_as_strong_as_the_page_says(served: TargetSpec, nginx: Calla
     strong, rules = RULE.subn("", apart.replace("index index.html;", f"index index.html;\n    {other} {{ return 404; }}"))
     assert rules == 2
     assert opened(nginx(root, strong), names) == set()
+
+
+def test_a_cache_of_open_files_is_as_bad_as_the_page_says(tmp_path: Path, nginx: Callable[..., Nginx]) -> None:
+    site, target = tmp_path / "site", target_in(tmp_path, "served")
+    write(site / "index.html", b"first")
+    clean(site, target)
+    block = server_block()
+    assert "    open_file_cache off;\n" in block
+    good = nginx(Path(target.store.url))
+    bad = nginx(Path(target.store.url), block.replace("open_file_cache off", "open_file_cache max=99; open_file_cache_errors on"))
+    for server in (good, bad):
+        assert (server.get("/").body, server.get("/new.css").status) == (b"first", 404)
+    write(site / "index.html", b"second, names new.css")
+    write(site / "new.css", b"a {}")
+    settle(site)
+    clean(site, target)
+    assert (good.get("/").body, good.get("/new.css").status) == (b"second, names new.css", 200)
+    assert (bad.get("/").body, bad.get("/new.css").status) == (b"first", 404)
+
+
+def test_etags_are_as_the_page_says(tmp_path: Path, nginx: Callable[..., Nginx]) -> None:
+    """The trap for sites whose files all have one time, and the way out."""
+    site, target = tmp_path / "site", target_in(tmp_path, "served")
+    write(site / "index.html", b"first ")
+    clean(site, target)
+    plain = nginx(Path(target.store.url))
+    without = nginx(Path(target.store.url), server_block().replace("sendfile on;", "etag off; if_modified_since off;"))
+    etag, modified = (plain.get("/").headers[name] for name in ("etag", "last-modified"))
+    write(site / "index.html", b"second")
+    settle(site)
+    clean(site, target)
+    assert plain.get("/", If_None_Match=etag).status == 304
+    for headers in ({"If_None_Match": etag}, {"If_Modified_Since": modified}):
+        assert without.get("/", **headers).body == b"second"
+    write(site / "index.html", b"third ", BEGINNING + 1_000_000_000)
+    settle(site)
+    clean(site, target)
+    assert plain.get("/", If_None_Match=etag).body == b"third "
 
 
 def test_the_rule_of_the_readme_is_that_of_the_page() -> None:
