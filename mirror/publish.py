@@ -30,10 +30,11 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 def description(entry: Entry, owners: Owners) -> Description:
     """The metadata to set for an entry here."""
+    if isinstance(entry, (File, Folder)):  # a union would be made anew for each of many files
+        uid, gid = owners.numbers(entry)
+        return Description(entry.mtime, owners.mode(entry), uid, gid, entry.xattrs)
     if isinstance(entry, Symlink):
         return Description(entry.mtime, None, *owners.numbers(entry))
-    if isinstance(entry, Folder | File):
-        return Description(entry.mtime, owners.mode(entry), *owners.numbers(entry), entry.xattrs)
     return Description()
 
 

@@ -76,9 +76,9 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> up.Outcome
     staging = Staging(job.root)
     try:
         for wanted in files:
-            result = _stage(site, old, staging, writer, wanted)
+            result, is_staged = _stage(site, old, staging, writer, wanted)
             results.append(result)
-            staged += result.size if staging.stat(wanted.path) else 0
+            staged += result.size if is_staged else 0
     except OSError as error:
         raise error_for(error, "cannot write", staging.path) from error
     finally:
@@ -87,13 +87,14 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> up.Outcome
     return up.Outcome(up.encoded(results), sum(result.read for result in results), 0, staged, Counts(), staged)
 
 
-def _stage(site: Site, old: Site, staging: Staging, writer: FolderWriter, wanted: Wanted) -> up.Fetched:
+def _stage(site: Site, old: Site, staging: Staging, writer: FolderWriter, wanted: Wanted) -> tuple[up.Fetched, bool]:
+    """What became of a file, and whether there is a draft of it."""
     if not wanted.stage:
-        return up.fetch(site, wanted.path, wanted.class_, lambda content: _dropped)
+        return up.fetch(site, wanted.path, wanted.class_, lambda content: _dropped), False
     if wanted.fingerprint:
         result = up.fetch(site, wanted.path, wanted.class_, lambda content: _dropped)
         if not result.has_content or (result.size, result.fingerprint) == (wanted.before, wanted.fingerprint):
-            return result
+            return result, False
     ranges = _Ranges.of(old, wanted) if wanted.before >= _REUSE_FROM else None
     draft = _Draft(staging, wanted.path, ranges)
     try:
@@ -110,11 +111,15 @@ def _stage(site: Site, old: Site, staging: Staging, writer: FolderWriter, wanted
     if not result.has_content:
         draft.close()
         staging.drop(wanted.path)
-        return result
+        return result, False
     assert draft.fd is not None
-    writer.describe(draft.fd, wanted.what._replace(mtime=result.mtime))
+    what = wanted.what
+    # Who owns it already need not be set: a call that writes the inode once more, for each of many small files.
+    uid = None if what.uid == draft.owner[0] else what.uid
+    gid = None if what.gid == draft.owner[1] else what.gid
+    writer.describe(draft.fd, Description(result.mtime, what.mode, uid, gid, what.xattrs))
     draft.close()
-    return result
+    return result, True
 
 
 def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:
@@ -160,6 +165,7 @@ class _Draft:
         self.ranges = ranges
         self.fd: int | None = None
         self.copied = False
+        self.owner = (-1, -1)  # once it is finished
         self._parts: list[bytes | memoryview] = []
         self._held = self._at = 0
         self._run = (0, 0)  # offset in the old version, bytes: to be copied to just before _at + _held
@@ -234,7 +240,9 @@ class _Draft:
             return
         self._copy()
         self._write()
-        if os.fstat(self.fd).st_size != size:
+        seen = os.fstat(self.fd)
+        self.owner = (seen.st_uid, seen.st_gid)
+        if seen.st_size != size:
             os.truncate(self.fd, size)
 
     def fingerprint(self) -> bytes:
