@@ -89,7 +89,7 @@ class TreeRun:
     def read(self, plan: Iterable[Item], index: ChunkIndex, epoch: int, crew: Crew, limits: Limits, results: Sorter) -> Sent:
         """Make drafts of all files that the plan wants read."""
         live = self.live
-        way = Way(stage.run_batch, self._wanted, lambda found: stage.is_draft(live.staging, found), live.settle)
+        way = Way(stage.run_batch, self._wanted, stage.packed, lambda found: stage.is_draft(live.staging, found), live.settle)
         job = stage.Job(self.spec, live.root, epoch)
         target = self.target
         sender = Sender(target.store, target.state, index, job, self.source, crew, self.job, limits, results, way=way)

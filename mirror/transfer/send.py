@@ -79,12 +79,14 @@ class BatchJob(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What is done with the files of a batch: `function` (ask, tell, job, files) and what it wants to know of each file. kept:
+    """What is done with the files of a batch: `function` (ask, tell, job, files), what it wants to know of each file, and as what a
+    list of that is handed to it. kept:
     which results of an interrupted run still hold (None: those whose chunks the target has). settle: makes durable what finished
     batches wrote beside the store; called in a thread while batches go on, None: there is nothing."""
 
     function: Callable[..., up.Outcome] = up.run_batch
     wanted: Callable[[Fetch], Any] = lambda item: up.Wanted(item.entry.path, item.entry.class_)
+    packed: Callable[[list[Any]], Any] = up.packed
     kept: Callable[[up.Fetched], bool] | None = None
     settle: Callable[[], None] | None = None
 
@@ -164,7 +166,7 @@ class Sender:
             else:
                 yield item
 
-    def _batches(self, fetches: Iterable[Fetch]) -> Iterator[list[Any]]:
+    def _batches(self, fetches: Iterable[Fetch]) -> Iterator[Any]:
         files: list[Any] = []
         size = 0
         number = 0
@@ -177,11 +179,11 @@ class Sender:
         if files:
             yield self._planned(number, files, size)
 
-    def _planned(self, number: int, files: list[Any], size: int) -> list[Any]:
+    def _planned(self, number: int, files: list[Any], size: int) -> Any:
         self._sizes[number] = (len(files), size)
         self.job.say(BatchPlanned(number, len(files), size))
         self._within_limits()
-        return files
+        return self.way.packed(files)
 
     def _within_limits(self) -> None:
         limits = self.limits

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
+
 from mirror.chunking import ChunkId, identify
 from mirror.errors import NotFound
 from mirror.site import Content, Site, SiteSpec
@@ -50,6 +52,9 @@ class Wanted(NamedTuple):
     fingerprint: bytes = b""
 
 
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Wanted])
+
+
 class Job(NamedTuple):
     """What every batch of a run shares; picklable. root: of the live tree."""
 
@@ -68,14 +73,19 @@ def release() -> None:
     _site.cache_clear()
 
 
-def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> up.Outcome:
+def packed(files: list[Wanted]) -> bytes:
+    """Files as `run_batch` takes them. Pickled one by one they took 13 µs each on their way to a worker, so 2."""
+    return _encoder.encode(files)
+
+
+def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> up.Outcome:
     """Make a draft of each of these files. Idempotent. MirrorError when the staging place cannot be written."""
     site, old = _site(job.site), FolderSite(job.root)
     results, staged = [], 0
     writer = FolderWriter(job.root)
     staging = Staging(job.root)
     try:
-        for wanted in files:
+        for wanted in _decoder.decode(files):
             result, is_staged = _stage(site, old, staging, writer, wanted)
             results.append(result)
             staged += result.size if is_staged else 0
