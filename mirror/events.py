@@ -237,7 +237,8 @@ Listener = Callable[[Stamped], None]
 
 @dataclass
 class Job:
-    """One run of a verb. Not shared between threads: events are said by the thread that runs the verb."""
+    """One run of a verb. Not shared between threads: events are said by the thread that runs the verb. each_path: whether anyone
+    listens for what becomes of each path (`Change`); a first sync has as many of them as files."""
 
     verb: str
     listeners: Sequence[Listener] = ()
@@ -245,6 +246,7 @@ class Job:
     id: str = field(default_factory=lambda: os.urandom(16).hex())
     phase: str = ""
     number: int = 0
+    each_path: bool = True
 
     def say(self, event: Event) -> None:
         """Stamp the event and hand it to every listener."""

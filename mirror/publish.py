@@ -31,13 +31,13 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 def description(entry: Entry, owners: Owners) -> Description:
     """The metadata to set for an entry here; what it is published with as well, for places that keep that (a folder does not)."""
+    if isinstance(entry, (File, Folder)):  # a union would be made anew for each of many files
+        uid, gid = owners.numbers(entry)
+        if isinstance(entry, Folder):
+            return Description(entry.mtime, owners.mode(entry), uid, gid, entry.xattrs)
+        return Description(entry.mtime, owners.mode(entry), uid, gid, entry.xattrs, entry.media_type, entry.headers)
     if isinstance(entry, Symlink):
         return Description(entry.mtime, None, *owners.numbers(entry))
-    if isinstance(entry, File):
-        numbers = owners.numbers(entry)
-        return Description(entry.mtime, owners.mode(entry), *numbers, entry.xattrs, entry.media_type, entry.headers)
-    if isinstance(entry, Folder):
-        return Description(entry.mtime, owners.mode(entry), *owners.numbers(entry), entry.xattrs)
     return Description()
 
 

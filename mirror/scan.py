@@ -158,7 +158,11 @@ class Comparison:
             at = parent.at
             if at >= parent.end:
                 self._found_quiet(parent, quiet)
-                parent.fill()
+                if not parent.fill() and type(here) is Found:
+                    # What a first sync consists of: by the long way each of its paths takes half as long again.
+                    self._scanned(here.path)
+                    yield self._new(here)
+                    continue
                 at = parent.at
             if at < parent.end and here == parent.expected[at] and not looks:
                 # What a quiet night consists of, by itself: 0.3 µs an entry, and its entry is not even decoded.

@@ -3,7 +3,7 @@
 Tables
     object      manifest objects by digest (re-hashed when used), so that an unchanged night fetches none
     scanned     for a segment of the last manifest of a source: what the last scan saw of each entry, inode and ctime included
-    found       content records of files that a run read before it was interrupted
+    found       content records of files that a run read before it was interrupted, many in one row
     fragment, pack, block, chunk    the merged index (lookup.py)
     doom        object keys that prune records named (lookup.py)
     proven      packs that an unfinished verify has read (verify.py)
@@ -18,21 +18,23 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mirror.envelope import Kind, digest_of
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE object (digest BLOB PRIMARY KEY, kind INTEGER, payload BLOB, run INTEGER) WITHOUT ROWID;
 CREATE TABLE scanned (source TEXT, segment BLOB, memory BLOB, PRIMARY KEY (source, segment)) WITHOUT ROWID;
-CREATE TABLE found (source TEXT, path BLOB, size INTEGER, mtime INTEGER, v1 INTEGER, v2 INTEGER, record BLOB,
-                    PRIMARY KEY (source, path)) WITHOUT ROWID;
+CREATE TABLE found (source TEXT, rows BLOB);
 CREATE TABLE fragment (no INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE pack (no INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER);
 CREATE TABLE listed (pack INTEGER, fragment INTEGER, PRIMARY KEY (pack, fragment)) WITHOUT ROWID;
@@ -43,6 +45,16 @@ CREATE TABLE doom (name TEXT PRIMARY KEY, prune INTEGER) WITHOUT ROWID;
 CREATE TABLE proven (pack TEXT PRIMARY KEY, verdict TEXT) WITHOUT ROWID;
 """
 
+
+# The records of `found` laid out to be asked, by the one run in many that has an interrupted one before it. As a table of its own,
+# written by every run, they took 0.4 s of CPU time for 33,000 files.
+_LAID_OUT = """
+CREATE TEMP TABLE laid_out (source TEXT, path BLOB, size INTEGER, mtime INTEGER, v1 INTEGER, v2 INTEGER, record BLOB,
+                            PRIMARY KEY (source, path)) WITHOUT ROWID
+"""
+_FOUND_ROWS = 4096
+_FoundRow = tuple[bytes, int, int, int, int, bytes]
+_encoder, _found_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[_FoundRow])
 
 # What sqlite says of a file that is spoilt, or none of ours (sqlite.org/rescode.html): ERROR, CORRUPT, NOTADB. All else (busy,
 # read-only, full) is no reason to throw it away.
@@ -66,6 +78,7 @@ class State:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.db = self._open(self.folder / "state.sqlite")
+        self._laid_out = False  # whether temp.laid_out says what `found` does
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -176,20 +189,31 @@ class State:
 
     # -- files found by an unfinished run ------------------------------------------------------------------------
 
-    def keep_found(self, source: str, rows: Iterable[tuple[bytes, int, int, int, int, bytes]]) -> None:
+    def keep_found(self, source: str, rows: Iterable[_FoundRow]) -> None:
         """Remember content records (path, size, mtime, validator, record) whose chunks an index fragment lists by now."""
-        self.db.executemany(
-            "INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((source, path, size, mtime, v1, v2, record) for path, size, mtime, v1, v2, record in rows),
-        )
+        source_rows = iter(rows)
+        while group := list(islice(source_rows, _FOUND_ROWS)):
+            self.db.execute("INSERT INTO found VALUES (?, ?)", (source, _encoder.encode(group)))
+        self._laid_out = False
 
     def found(self, source: str, path: bytes, size: int, mtime: int, validator: tuple[int, int]) -> bytes | None:
         """The content record of a file that is still as it was when an unfinished run read it."""
+        if not self._laid_out:
+            self._lay_out()
         row = self.db.execute(
-            "SELECT record FROM found WHERE source = ? AND path = ? AND size = ? AND mtime = ? AND v1 = ? AND v2 = ?",
+            "SELECT record FROM temp.laid_out WHERE source = ? AND path = ? AND size = ? AND mtime = ? AND v1 = ? AND v2 = ?",
             (source, path, size, mtime, *validator),
         ).fetchone()
         return row[0] if row else None
+
+    def _lay_out(self) -> None:
+        self.db.execute("DROP TABLE IF EXISTS temp.laid_out")
+        self.db.execute(_LAID_OUT)
+        for source, data in self.db.execute("SELECT source, rows FROM found ORDER BY rowid"):
+            with contextlib.suppress(msgspec.MsgspecError):  # spoilt: these files are read again
+                rows = ((source, *row) for row in _found_decoder.decode(data))
+                self.db.executemany("INSERT OR REPLACE INTO temp.laid_out VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._laid_out = True
 
     def has_found(self, source: str) -> bool:
         """Whether an unfinished run left anything for this source."""
@@ -203,6 +227,7 @@ class State:
     def forget_found(self, source: str) -> None:
         """A run for this source is finished: nothing needs to be resumed."""
         self.db.execute("DELETE FROM found WHERE source = ?", (source,))
+        self._laid_out = False
 
 
 def open_state(folder: Path | None) -> State:

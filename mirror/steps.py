@@ -6,7 +6,6 @@ room (a file where a folder must be, or the reverse), for these cannot wait unti
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -89,7 +88,7 @@ def order_of(path: bytes) -> int:
     >>> order_of(b"a/style.css"), order_of(b"data.bin"), order_of(b"a/index.HTML"), order_of(b"sw.js")
     (0, 1, 2, 2)
     """
-    name = os.path.basename(path).lower()
+    name = path[path.rfind(b"/") + 1 :].lower()
     ending = name.rpartition(b".")[2] if b"." in name else b""
     if ending in _PAGES or name in _WORKERS:
         return PAGES
@@ -191,7 +190,7 @@ class Steps:
         self.gone = step_spool()  # deletions for later
         self.all = step_spool()
         self.folders_changed: Spool[bytes] = Spool()  # that are made or have something changed in them, some of them repeatedly
-        self._last = b""
+        self._last: bytes | None = None
 
     @classmethod
     def of(cls, steps: Iterable[Step], files_only: bool = False) -> Steps:
@@ -210,8 +209,8 @@ class Steps:
         data = _encode(step)
         self.all.append_encoded(data)
         for folder in folders_of(step):
-            if folder != self._last or not len(self.folders_changed):
-                self.folders_changed.append(folder)
+            if folder != self._last:
+                self.folders_changed.append_encoded(folder)
                 self._last = folder
         after = step.after
         if after is None:

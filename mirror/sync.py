@@ -453,6 +453,8 @@ class _Run:
         self._problem(Problem(key, "damaged", error.why, hint))
 
     def _line(self, line: ChangeLine, size: int) -> None:
+        if not self.job.each_path:
+            return
         self.job.say(Change(line.symbol, show(line.path), size, show(line.moved_from) if line.moved_from else ""))
 
     def _say_if_moved(self, parent: log.Record | None) -> None:

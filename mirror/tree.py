@@ -145,7 +145,7 @@ class TreeRun:
         if isinstance(live, LiveTree):
             staging = live.staging
             self._holds_others = not live.is_empty()
-            way = Way(stage.run_batch, self._wanted, lambda found: stage.is_draft(staging, found), live.settle)
+            way = Way(stage.run_batch, self._wanted, stage.packed, lambda found: stage.is_draft(staging, found), live.settle)
             job = stage.Job(self.spec, live.root, epoch)
         else:  # nothing is staged in a bucket: it is read to know what it is, and once more when it is sent
             way = Way(up.read_batch, kept=lambda found: True)

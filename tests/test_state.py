@@ -151,6 +151,12 @@ def test_found_files_must_be_as_they_were(state: State) -> None:
     assert state.found("two", b"a", 5, 7, (1, 2)) is None
     state.keep_found("one", [(b"a", 6, 8, 3, 4, b"newer")])
     assert state.found("one", b"a", 6, 8, (3, 4)) == b"newer"
+    state.keep_found("one", ((b"%d" % number, 1, 2, 3, 4, b"many") for number in range(5000)))
+    assert [state.found("one", b"%d" % number, 1, 2, (3, 4)) for number in (0, 4095, 4096, 4999, 5000)] == [b"many"] * 4 + [None]
+    state.db.execute("UPDATE found SET rows = x'c1' WHERE rowid = 1")
+    state.keep_found("one", [])
+    assert state.found("one", b"b", 5, 7, (1, 2)) is None
+    assert state.found("one", b"a", 6, 8, (3, 4)) == b"newer"
     state.forget_found("one")
     assert not state.has_found("one")
 

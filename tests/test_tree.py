@@ -25,6 +25,7 @@ from mirror.chunking import chunk_id
 from mirror.contents import cat, ls, snapshots, sums
 from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, InTheWayError, UsageError
+from mirror.events import Job, PhaseBegan, Stamped
 from mirror.manifest import File, cut_entries
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
@@ -415,3 +416,45 @@ def test_a_file_of_many_parts_comes_from_the_live_tree_and_from_packs(tmp_path: 
     settle(site)
     nights[clean(site, target).snapshot] = tree(site)
     all_restore(target, nights, tmp_path)
+
+
+def test_owners_of_live_files(tmp_path: Path, target: TargetSpec) -> None:
+    """Who may give files away publishes them under their owners, new, changed and described anew; everybody else under his own."""
+    mine, theirs = (os.geteuid(), os.getegid()), (12_345, 23_456)
+    if os.geteuid():
+        theirs = mine
+    site = tmp_path / "site"
+    write(site / "ours.html", b"ours")
+    write(site / "theirs.html", b"theirs")
+    os.chown(site / "theirs.html", *theirs)
+    settle(site)
+    clean(site, target)
+    live_folder = Path(target.store.url)
+
+    def owners() -> list[tuple[int, int]]:
+        return [(seen.st_uid, seen.st_gid) for seen in (os.lstat(live_folder / name) for name in ("ours.html", "theirs.html"))]
+
+    assert owners() == [mine, theirs]
+    write(site / "ours.html", b"theirs now", BEGINNING + 1)
+    os.chown(site / "ours.html", *theirs)
+    os.chown(site / "theirs.html", *mine)
+    settle(site)
+    clean(site, target)
+    assert owners() == [theirs, mine]
+
+
+def test_drafts_that_are_gone_when_they_are_to_be_published(tmp_path: Path, target: TargetSpec) -> None:
+    """Into an empty tree files are put without a look at their drafts; what has none is read from the site once more."""
+    site = make_site(tmp_path / "site")
+    gone = []
+
+    def hear(stamped: Stamped) -> None:
+        if isinstance(stamped.event, PhaseBegan) and stamped.event.phase == "write":
+            for draft in (Path(target.store.url) / ".mirror" / "staged").glob("*/*"):
+                draft.unlink()
+                gone.append(draft)
+
+    report = sync(SiteSpec(str(site)), target, SyncOptions(making=MAKE, workers=0, min_free=0), Job("sync", [hear]))
+    assert len(gone) > 3
+    assert report.problems == []
+    assert not differing(live(target), tree(site))

@@ -41,6 +41,7 @@ def sync(session: Session, words: list[str]) -> int:
     target = _target(session, words[1])
     options = config.sync_options(session.asked, session.command)
     session.plan = options.dry_run
+    session.job.each_path |= session.plan
     report = run(source, target, options, session.job)
     differs = report.added or report.changed or report.moved or report.deleted or report.described
     return session.finish(report, _code(session, report.exit_code, options.dry_run and differs))

@@ -64,6 +64,7 @@ class Session:
         if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
             self.bar = Bar(sys.stderr)
         self.job.listeners = [each for each in (self.json, self.bar, self.log, self.changes, self._hear) if each]
+        self.job.each_path = bool(self.json or self.log or self.changes or self.verbose)
 
     # -- while it runs -----------------------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ class Fetched(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_wanted = msgspec.msgpack.Decoder(list[Wanted])
 
 
 class Outcome(NamedTuple):
@@ -175,7 +176,12 @@ class _Filler:
         self.land()
 
 
-def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
+def packed(files: list[Wanted]) -> bytes:
+    """Files as `run_batch` takes them: pickled one by one they cost five times as much."""
+    return _encoder.encode(files)
+
+
+def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     """Bring the content of these files into the store. ask(ids) → a byte an id (1: ours to store); tell(StoredPack) once it is
     durable.
 
@@ -185,7 +191,7 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
     before = store.counts
     with ThreadPoolExecutor(1) as pool:
         filler = _Filler(ask, tell, job, store, pool)
-        results = [fetch(site, wanted.path, wanted.class_, lambda content: filler.add) for wanted in files]
+        results = [fetch(site, wanted.path, wanted.class_, lambda content: filler.add) for wanted in _wanted.decode(files)]
         filler.finish()
     return Outcome(encoded(results), sum(r.read for r in results), filler.new_chunks, filler.new_bytes, store.counts - before)
 
