@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from mirror.errors import UsageError
-from mirror.spelling import VALUES
+from mirror.spelling import VALUES, shown
 
 MAX_BYTES: Final = 1 << 20
 _ENDS: Final = ("source", "target")
@@ -166,7 +166,7 @@ class _Reader:
             if parse:
                 parse(text)
         except ValueError as error:
-            raise UsageError("cannot use", where=f"{self._place(keys)}: {key} {text!r}", why=str(error)) from None
+            raise UsageError("cannot use", where=f"{self._place(keys)}: {key} {shown(text)}", why=str(error)) from None
         return self._absolute(keys, text) if option.place and text else text
 
     def _text(self, keys: tuple[str, ...], value: object) -> str:

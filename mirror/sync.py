@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mirror import log
 from mirror.elsewhere import is_bare
 from mirror.envelope import SEGMENT, check_format, write_time
-from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError
+from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, UsageError
 from mirror.events import (
     Advanced,
     Change,
@@ -63,7 +63,8 @@ _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers cost
 class SyncOptions:
     """workers: processes, 0 in this one. min_free: bytes; min_free_percent: of the whole place; both None: 5 % and at most 10 GiB.
     max_transfer: bytes. max_duration: seconds.
-    making: what may be done about a target that is not there. command: how to name this run in hints."""
+    making: what may be done about a target that is not there. public_url: where people see a tree. command: how to name this run
+    in hints."""
 
     making: Making = Making()
     dry_run: bool = False
@@ -79,6 +80,7 @@ class SyncOptions:
     heartbeat: bool = False
     stop_on_error: bool = False
     wait: bool = False
+    public_url: str = ""
     command: str = "mirror sync"
 
 
@@ -118,12 +120,26 @@ def _run(source: SiteSpec, site: Site, target: TargetSpec, options: SyncOptions,
             job.say(Notice("layout", f"a new target of layout packed: a tree cannot be at {opened.url}"))
         if opened.state.why_not:
             job.say(Notice("no-cache", f"nothing is kept on this host for the next run ({opened.state.why_not})"))
+        if options.public_url:
+            _check_hidden(opened, options, job)
         try:
             with ExitStack() as stack:
                 return _Run(source, site, opened, options, job, began, stack).attempts()
         except sqlite3.DatabaseError:
             opened.state.discard()
             raise
+
+
+def _check_hidden(target: Target, options: SyncOptions, job: Job) -> None:
+    """UsageError when everybody can fetch the `.mirror/` of a tree. Of a new tree no more is there yet than what is asked for."""
+    from mirror.public import found_open
+
+    if target.new and options.dry_run:
+        return
+    found = found_open(options.public_url, target.tree, target.store.url, target.uuid, job)
+    if found is not None:
+        why = f"everybody can read {found.url}, and so deleted pages"
+        raise UsageError("cannot publish into", where=target.tree, why=why, hint=found.hint, kind="public")
 
 
 class _Run:

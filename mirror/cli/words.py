@@ -111,6 +111,9 @@ MAKING: Final = (
     Flag("adopt", "make the target in a place that holds other things; they stay (in a tree's way: kept aside)"),
     Flag("new-target", "make a target where this host knew one, or mirror.toml has one, and none is there (is the disk mounted?)"),
 )
+PUBLIC: Final = Flag(
+    "public-url", "where people see a tree, such as https://www.example.org: stop if its .mirror can be fetched there", "URL"
+)
 RULES: Final = (
     Flag(
         "include",
@@ -159,6 +162,7 @@ SYNC: Final = Verb(
         Flag("heartbeat", "make a snapshot even if nothing changed"),
         Flag("on-error", "after a path that failed: go on (the default), or stop", "continue|stop"),
         Flag("wait", "wait while another run on this host uses the target, instead of exit 11"),
+        PUBLIC,
         WORKERS,
         CHANGES,
         *REACH,
@@ -220,6 +224,7 @@ VERIFY: Final = Verb(
         Flag("part", "read a part of the target, such as 3/7: the same one each time, so seven nights read all", "N/M"),
         Flag("against", "compare a snapshot with this site, or that of the mirror of this name, byte by byte", "SRC"),
         AT,
+        PUBLIC,
         *RULES,
         MAX_DURATION,
         WORKERS,
