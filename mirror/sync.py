@@ -425,13 +425,16 @@ class _Run:
         self.report.bytes_uploaded = counts.bytes_up
 
     def _check_free(self, survey: Survey) -> None:
-        free = self.target.free_bytes()
+        options, free = self.options, self.target.free_bytes()
         if free is None:
             return
+        if self.target.is_apart and (room := self.store.free_bytes()):  # for the log and what is displaced
+            floor = floor_of(room[1], options.min_free, options.min_free_percent)
+            check_free(self.store.url, room[0], floor, 0, surely=True)
         left, total = free
         left += self.tree.staged() if self.target.tree else 0
-        floor = floor_of(total, self.options.min_free, self.options.min_free_percent)
-        adopts = self.options.making.adopt and not survey.counts.parent  # what stands there already needs no room
+        floor = floor_of(total, options.min_free, options.min_free_percent)
+        adopts = options.making.adopt and not survey.counts.parent  # what stands there already needs no room
         surely = bool(self.target.tree) and not adopts
         text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=surely)
         if text:
