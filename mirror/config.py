@@ -105,7 +105,7 @@ class Settings:
         try:
             return parse(str(value))
         except ValueError as error:
-            raise UsageError("cannot use", where=f"{called} {str(value)!r}", why=str(error)) from None
+            raise UsageError("cannot use", where=f"{called} {spelling.shown(str(value))}", why=str(error)) from None
 
     def text(self, name: str, default: str = "") -> str:
         """A string."""
@@ -386,6 +386,7 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         lease=asked.parsed("lease", spelling.lease) or SyncOptions().lease,
         publish=publish_options(asked),
         release=asked.switch("release"),
+        public_url=asked.parsed("public_url", spelling.web_address) or "",
         command=command,
     )
 
@@ -456,4 +457,5 @@ def verify_options(asked: Settings) -> VerifyOptions:
         at=asked.text("at", "latest"),
         workers=asked.whole("workers", WORKERS),
         max_duration=asked.duration("max_duration"),
+        public_url=asked.parsed("public_url", spelling.web_address) or "",
     )

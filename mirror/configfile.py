@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from mirror.errors import UsageError
-from mirror.spelling import VALUES
+from mirror.spelling import VALUES, shown
 
 MAX_BYTES: Final = 1 << 20
 _ENDS: Final = ("source", "target")
@@ -181,7 +181,7 @@ class _Reader:
             if parse:
                 parse(text)
         except ValueError as error:
-            raise UsageError("cannot use", where=f"{self._place(keys)}: {keys[-1]} {text!r}", why=str(error)) from None
+            raise UsageError("cannot use", where=f"{self._place(keys)}: {keys[-1]} {shown(text)}", why=str(error)) from None
 
     def _text(self, keys: tuple[str, ...], value: object) -> str:
         if not isinstance(value, str):

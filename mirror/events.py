@@ -39,6 +39,7 @@ PROBLEM_KINDS = {
     "unwritable": 23,  # a destination path could not be written
     "metadata": 23,  # owner, mode or times could not be set, and --strict-metadata was asked for
     "damaged": 4,  # content in the target is not what was written
+    "public": 4,  # everybody can fetch what is in `.mirror/` of a tree
     "differs": 4,  # --against: source and snapshot are not the same
 }
 

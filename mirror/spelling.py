@@ -183,6 +183,31 @@ def _no_route(text: str) -> str:
     return f"the header {named[1]} cannot be set" + (f" (did you mean {near[0]}?)" if near else f", but {', '.join(HEADERS)}")
 
 
+def web_address(text: str) -> str:
+    """`https://www.example.org/docs`: where a site is served. ValueError for anything else, and for one with credentials in it.
+
+    >>> web_address("https://www.example.org/docs/")
+    'https://www.example.org/docs'
+    """
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text.strip())
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or not text.isprintable() or " " in text.strip() or not text.isascii() or parts.query or parts.fragment:
+        raise ValueError("it is no URL such as https://www.example.org")
+    if "@" in parts.netloc:
+        raise ValueError("it is not to have credentials in it: it is asked as everybody could")
+    return text.strip().rstrip("/")
+
+
+def shown(text: str) -> str:
+    """A value in quotes for messages, without the credentials of a URL."""
+    return repr(re.sub(r"//[^/]*@", "//…@", text))
+
+
 VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "bwlimit": size,
     "delete_grace": grace,
@@ -197,6 +222,7 @@ VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "on_error": partial(choice, choices=ON_ERROR),
     "overwrite": partial(choice, choices=OVERWRITE),
     "part": part,
+    "public_url": web_address,
     "symlinks": partial(choice, choices=SYMLINKS),
     "transfers": partial(whole, least=1),
     "workers": whole,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mirror import log
 from mirror.elsewhere import is_bare
 from mirror.envelope import SEGMENT, check_format, write_time
-from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError
+from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, UsageError
 from mirror.events import (
     Advanced,
     Change,
@@ -67,8 +67,8 @@ class SyncOptions:
     """workers: processes, 0 in this one. min_free: bytes; min_free_percent: of the whole place; both None: 5 % and at most 10 GiB.
     max_transfer: bytes. max_duration: seconds.
     making: what may be done about a target that is not there. take_over: finish what another run publishes into a bucket without
-    looking whether it lives; lease: seconds that this one may go on without saying that it does. command: how to name this run in
-    hints."""
+    looking whether it lives; lease: seconds that this one may go on without saying that it does. public_url: where people see a
+    tree. command: how to name this run in hints."""
 
     making: Making = Making()
     dry_run: bool = False
@@ -88,6 +88,7 @@ class SyncOptions:
     lease: float = 30.0
     publish: PublishOptions = PublishOptions()
     release: bool = False
+    public_url: str = ""
     command: str = "mirror sync"
 
 
@@ -129,12 +130,26 @@ def _run(source: SiteSpec, site: Site, target: TargetSpec, options: SyncOptions,
             job.say(Notice("layout", f"a new target of layout packed: a tree cannot be at {opened.url}"))
         if opened.state.why_not:
             job.say(Notice("no-cache", f"nothing is kept on this host for the next run ({opened.state.why_not})"))
+        if options.public_url:
+            _check_hidden(opened, options, job)
         try:
             with ExitStack() as stack:
                 return _Run(source, site, opened, options, job, began, stack).attempts()
         except sqlite3.DatabaseError:
             opened.state.discard()
             raise
+
+
+def _check_hidden(target: Target, options: SyncOptions, job: Job) -> None:
+    """UsageError when everybody can fetch the `.mirror/` of a tree. Of a new tree no more is there yet than what is asked for."""
+    from mirror.public import found_open
+
+    if target.new and options.dry_run:
+        return
+    found = found_open(options.public_url, target.tree, target.store.url, target.uuid, job)
+    if found is not None:
+        why = f"everybody can read {found.url}, and so deleted pages"
+        raise UsageError("cannot publish into", where=target.tree, why=why, hint=found.hint, kind="public")
 
 
 class _Run:
@@ -482,13 +497,16 @@ class _Run:
         self.report.bytes_uploaded = counts.bytes_up
 
     def _check_free(self, survey: Survey) -> None:
-        free = self.target.free_bytes()
+        options, free = self.options, self.target.free_bytes()
         if free is None:
             return
+        if self.target.is_apart and (room := self.store.free_bytes()):  # for the log and what is displaced
+            floor = floor_of(room[1], options.min_free, options.min_free_percent)
+            check_free(self.store.url, room[0], floor, 0, surely=True)
         left, total = free
         left += self.tree.staged() if self.target.tree else 0
-        floor = floor_of(total, self.options.min_free, self.options.min_free_percent)
-        adopts = self.options.making.adopt and not survey.counts.parent  # what stands there already needs no room
+        floor = floor_of(total, options.min_free, options.min_free_percent)
+        adopts = options.making.adopt and not survey.counts.parent  # what stands there already needs no room
         surely = bool(self.target.tree) and not adopts
         text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=surely)
         if text:

@@ -22,7 +22,7 @@ from mirror import elsewhere
 from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
 from mirror.errors import AuthError, DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
-from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, is_site_name, record_key
+from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, STORE_KEY, is_site_name, record_key
 from mirror.site import SiteSpec
 from mirror.site.open import names_in
 from mirror.state import State, open_state
@@ -202,6 +202,9 @@ def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:
     # Looked for first: the site of a tree may well have a mirror.json of its own, a packed target has no `.mirror/`.
     is_tree = any(os.path.lexists(inside / name) for name in (MIRROR_KEY, LOG_PREFIX))
     if is_tree:
+        if pointer is not None:
+            where, why = str(inside), f"it has a store, and {STORE_KEY} names another ({pointer.url})"
+            raise DamageError("cannot use", where=where, why=why, hint="which one is right? move the other one out of the way")
         _check_own(named, str(inside), f"the store of that tree is in its {STORE}/")
     elif pointer is not None or named not in ("", str(inside), str(folder)):
         if layout == PACKED or (pointer is None and os.path.lexists(folder / MIRROR_KEY)):

@@ -56,7 +56,8 @@ _BRING_BACK = "bring it back from another copy of this target"
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
     """quick: names and sizes of packs only. part: (k, n), only packs of the k-th of n parts, always the same ones. against: a site
-    to compare with the snapshot `at`. workers: processes, 0 for none. max_duration: seconds."""
+    to compare with the snapshot `at`. workers: processes, 0 for none. max_duration: seconds. public_url: where people see the live
+    folder of a tree."""
 
     quick: bool = False
     part: tuple[int, int] | None = None
@@ -64,6 +65,7 @@ class VerifyOptions:
     at: str = "latest"
     workers: int = 2
     max_duration: float | None = None
+    public_url: str = ""
 
 
 def verify(target: TargetSpec, options: VerifyOptions | None = None, job: Job | None = None) -> VerifyReport:
@@ -115,6 +117,8 @@ class _Verify:
 
     def run(self) -> None:
         """Everything, in order."""
+        if self.options.public_url:
+            self._hidden(self.options.public_url)
         self.job.say(PhaseBegan("read"))
         chain = Chain(self.store, self.uuid, lambda key, why: self.suspects.append((key, why)))
         chain.read()
@@ -250,6 +254,13 @@ class _Verify:
             check.look_at_wholes(listed(self.store, self.dooms), lambda key, why: self._problem(key, why, _BRING_BACK))
         self.report.live_files = check.files
         return check
+
+    def _hidden(self, public: str) -> None:
+        """Whether people cannot fetch what only we are to read."""
+        from mirror.public import found_open
+
+        if found := found_open(public, self.tree, self.store.url, self.uuid, self.job):
+            self._problem(found.url, "everybody can read it, and so deleted pages", found.hint, kind="public")
 
     def _reads(self, path: bytes) -> bool:
         """Whether the content of a live file is read by this run."""

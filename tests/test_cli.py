@@ -247,7 +247,7 @@ VALUES = {
     "tag": "t",
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
-    "store": "target",
+    "store": "target", "public-url": "http://127.0.0.1:1",
     "header": "*.css: Cache-Control: no-cache", "symlinks": "skip",
 }  # fmt: skip
 PLACES = {

@@ -314,6 +314,20 @@ def test_a_pointer_that_is_spoilt(ends: tuple[Path, Path, Path]) -> None:
     assert pointer.read_bytes() == data
 
 
+def test_a_store_beside_a_pointer_is_damage(ends: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Somebody copied it there: from then on there would be two logs."""
+    site, root, history = ends
+    shutil.copytree(history, root / ".mirror", dirs_exist_ok=True)
+    for words in (["sync", site, root], ["ls", root], ["verify", root]):
+        refused(4, *words, say=("it has a store, and store.json names another",))
+
+
+def test_room_is_asked_for_where_the_store_is_as_well(ends: tuple[Path, Path, Path]) -> None:
+    site, root, history = ends
+    write(site / "new", b"new")
+    refused(5, "sync", site, root, "--min-free", "100000T", say=(f"not enough free space at {history}",))
+
+
 def test_a_tree_has_its_store_in_one_place(ends: tuple[Path, Path, Path], tmp_path: Path) -> None:
     site, root, history = ends
     assert cli("sync", site, tmp_path / "plain").code == 0
@@ -410,6 +424,29 @@ def test_killed_while_the_two_are_made(tmp_path: Path, step: int) -> None:
     write(site / "index.html", b"other", BEGINNING + 1)
     assert cli("sync", site, root, "--min-free", "0").code == 0
     assert cli("cat", root, "index.html", "--at", "2").out in ("page", "")
+
+
+def test_killed_while_an_emptied_live_folder_is_filled(tmp_path: Path) -> None:
+    site, root = tmp_path / "site", tmp_path / "live"
+    for name in ("a.css", "b.bin", "index.html"):
+        write(site / name, noise(5_000, len(name)))
+    settle(site)
+    target = target_at(tmp_path, StoreSpec(str(tmp_path / "history")))
+    first = clean(site, target)
+    was = tree(site)
+    words = ("sync", site, root, "--workers", "0", "--min-free", "0", "--cache-dir", tmp_path / "cache", "-q")
+    step, killings = 1, 0
+    while True:
+        for path in site.iterdir():
+            (root / path.name).unlink(missing_ok=True)
+        ended = killed(step, tmp_path, *words)
+        assert cli(*words).code == 0
+        assert live(target) == tree(site)
+        assert restored(target, first.snapshot, tmp_path / "out") == was
+        if ended != -9:
+            break
+        step, killings = step + 5, killings + 1
+    assert killings > 5
 
 
 def test_killed_while_a_night_is_published(tmp_path: Path) -> None:

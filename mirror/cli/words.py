@@ -111,6 +111,9 @@ MAKING: Final = (
     Flag("adopt", "make the target in a place that holds other things; they stay (in a tree's way: kept aside)"),
     Flag("new-target", "make a target where this host knew one, or mirror.toml has one, and none is there (is the disk mounted?)"),
 )
+PUBLIC: Final = Flag(
+    "public-url", "where people see a tree, such as https://www.example.org: stop if its .mirror can be fetched there", "URL"
+)
 RULES: Final = (
     Flag(
         "include",
@@ -182,6 +185,7 @@ SYNC: Final = Verb(
         WAIT,
         *LEASES,
         Flag("release", "go on although `mirror rollback` holds the target (exit 11 without this); the hold is over then"),
+        PUBLIC,
         WORKERS,
         CHANGES,
         *REACH,
@@ -271,6 +275,7 @@ VERIFY: Final = Verb(
         Flag("part", "read a part of the target, such as 3/7: the same one each time, so seven nights read all", "N/M"),
         Flag("against", "compare a snapshot with this site, or that of the mirror of this name, byte by byte", "SRC"),
         AT,
+        PUBLIC,
         *RULES,
         SYMLINKS,
         MAX_DURATION,

@@ -196,10 +196,10 @@ def run_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     return Outcome(encoded(results), sum(r.read for r in results), filler.new_chunks, filler.new_bytes, store.counts - before)
 
 
-def read_batch(ask: Ask, tell: Tell, job: Job, files: list[Wanted]) -> Outcome:
+def read_batch(ask: Ask, tell: Tell, job: Job, files: bytes) -> Outcome:
     """Read and identify these files, store nothing."""
     site = _site(job.site)
-    results = [fetch(site, wanted.path, wanted.class_, lambda content: _dropped) for wanted in files]
+    results = [fetch(site, wanted.path, wanted.class_, lambda content: _dropped) for wanted in _wanted.decode(files)]
     return Outcome(encoded(results), sum(r.read for r in results), 0, 0, Counts())
 
 
