@@ -370,6 +370,7 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         tags=asked.many("tag"),
         heartbeat=asked.switch("heartbeat"),
         stop_on_error=asked.choice("on_error", spelling.ON_ERROR) == "stop",
+        skip_conflicts=asked.choice("case_conflict", spelling.CASE_CONFLICT) == "skip",
         wait=asked.switch("wait"),
         command=command,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -50,6 +51,7 @@ from mirror.unfinished import unfinished
 if TYPE_CHECKING:
     from mirror.commit import Outcome
     from mirror.lookup import ChunkIndex
+    from mirror.manifest import Entry
     from mirror.transfer.send import Sent
     from mirror.tree import TreeRun
     from mirror.workers import Crew
@@ -63,7 +65,8 @@ _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers cost
 class SyncOptions:
     """workers: processes, 0 in this one. min_free: bytes; min_free_percent: of the whole place; both None: 5 % and at most 10 GiB.
     max_transfer: bytes. max_duration: seconds.
-    making: what may be done about a target that is not there. command: how to name this run in hints."""
+    making: what may be done about a target that is not there. skip_conflicts: leave out what cannot be in a tree under its name.
+    command: how to name this run in hints."""
 
     making: Making = Making()
     dry_run: bool = False
@@ -78,6 +81,7 @@ class SyncOptions:
     tags: tuple[str, ...] = ()
     heartbeat: bool = False
     stop_on_error: bool = False
+    skip_conflicts: bool = False
     wait: bool = False
     command: str = "mirror sync"
 
@@ -194,6 +198,7 @@ class _Run:
         self.skipped = 0
         entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source, options.look.routes)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
+            self._check_names(survey, parent)
             if self.skipped:
                 survey.rules[_SKIP] = self.skipped
             self.report.looked(survey, parent.number if parent else 0)
@@ -263,6 +268,24 @@ class _Run:
         self.report.bytes_history = self._tree.history if self._tree else 0
         self.report.entries, self.report.bytes = record.manifest.entries, record.manifest.plain
         self._finish(newest, record.manifest, sent)
+
+    def _check_names(self, survey: Survey, parent: log.Record | None) -> None:
+        """What cannot stand in the live folder under its name: an error, or left out. Nothing has been written so far."""
+        if not self.target.tree or not len(survey.plan):
+            return
+        from mirror.naming import resolved
+        from mirror.site.probe import FolderNames
+        from mirror.store.errnos import error_for
+
+        def before() -> Iterator[Entry]:
+            return self.reader.entries(parent.manifest) if parent else iter(())
+
+        tree, skip = self.target.tree, self.options.skip_conflicts
+        try:
+            with FolderNames(tree, look_only=self.options.dry_run) as names:
+                survey.plan = resolved(survey.plan, survey.counts, before, names, tree, skip, self._problem)
+        except OSError as error:
+            raise error_for(error, "cannot publish into", tree) from error
 
     def _chunk_index(self) -> ChunkIndex:
         from mirror.lookup import ChunkIndex

@@ -246,7 +246,7 @@ VALUES = {
     "tag": "t",
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
-    "header": "*.css: Cache-Control: no-cache", "symlinks": "skip",
+    "header": "*.css: Cache-Control: no-cache", "symlinks": "skip", "case-conflict": "skip",
 }  # fmt: skip
 PLACES = {
     "init": ["other"], "sync": ["site", "target"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
