@@ -19,7 +19,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -33,6 +33,7 @@ from mirror.spool import Sorter, Spool
 NAMED: Final = 20  # conflicts that an error names
 _ONE_NAME, _ONE_KIND = "they are one name there", "a file and a folder cannot have one name there"
 _STILL: Final = "that is one name there, which the other has until this run is over"
+T = TypeVar("T")
 _STAYS, _GOES, _COMES = b"0", b"1", b"2"  # in this order names have a right to a place
 
 
@@ -88,6 +89,11 @@ class Conflict(msgspec.Struct, array_like=True, frozen=True, gc=False):
     other: bytes
     why: str
 
+    def problem(self, hint: str) -> Problem:
+        """It, as the problem of its path."""
+        also = f"{show(self.other)} is there: " if self.other else ""
+        return Problem(show(self.path), "name", f"{also}{self.why}", hint)
+
     def __str__(self) -> str:
         return f"{show(self.path)}{' and ' + show(self.other) if self.other else ''}: {self.why}"
 
@@ -105,7 +111,7 @@ def conflicts(plan: Iterable[Item], parent: Callable[[], Iterable[Entry]], names
     found: Spool[Conflict] = Spool(_encode, _decode)
     try:
         with Sorter() as lost:
-            if any(map(_is_new, plan)):
+            if any(map(is_new, plan)):
                 for conflict in _all(plan, parent, names, protected):
                     lost.add(conflict.path, _encode(conflict))
             last = b""
@@ -135,8 +141,7 @@ def resolved(
         if not skip:
             refuse(found, place)
         for conflict in found:
-            also = f"{show(conflict.other)} is there: " if conflict.other else ""
-            on_problem(Problem(show(conflict.path), "name", f"{also}{conflict.why}", "rename it in the source, or leave it out"))
+            on_problem(conflict.problem("rename it in the source, or leave it out"))
         return without(plan, found, counts) if len(found) else plan
 
 
@@ -155,18 +160,14 @@ def refuse(found: Spool[Conflict], place: str) -> None:
     )
 
 
-def without(plan: Spool[Item], found: Spool[Conflict], counts: Counts) -> Spool[Item]:
-    """The plan without what is in conflict; it is closed, and the counts are put right."""
+def without(plan: Spool[Item], found: Spool[Conflict], counts: Counts, comes: Callable[[Item], bool] | None = None) -> Spool[Item]:
+    """The plan without what is in conflict; it is closed, and the counts are put right. comes: which of its items are those that
+    come, by default what is new."""
+    comes = comes or is_new
     kept: Spool[Item] = Spool(encode, decode)
-    ahead = iter(found)
-    lost = next(ahead, None)
     try:
-        for item in plan:
-            path = item.entry.path
-            while lost is not None and lost.path < path and not (lost.path.endswith(b"/") and path.startswith(lost.path)):
-                lost = next(ahead, None)
-            is_lost = lost is not None and (path == lost.path or (lost.path.endswith(b"/") and path.startswith(lost.path)))
-            if not (is_lost and _is_new(item)):
+        for item, lost in judged(plan, lambda item: item.entry.path, found):
+            if not (lost and comes(item)):
                 kept.append(item)
                 continue
             counts.added -= 1
@@ -180,13 +181,25 @@ def without(plan: Spool[Item], found: Spool[Conflict], counts: Counts) -> Spool[
     return kept
 
 
-def _is_new(item: Item) -> bool:
+def judged(each: Iterable[T], path_of: Callable[[T], bytes], found: Iterable[Conflict]) -> Iterator[tuple[T, bool]]:
+    """Each of what is in order of path, and whether it is in conflict or in a folder that is."""
+    ahead = iter(found)
+    lost = next(ahead, None)
+    for one in each:
+        path = path_of(one)
+        while lost is not None and lost.path < path and not (lost.path.endswith(b"/") and path.startswith(lost.path)):
+            lost = next(ahead, None)
+        yield one, lost is not None and (path == lost.path or (lost.path.endswith(b"/") and path.startswith(lost.path)))
+
+
+def is_new(item: Item) -> bool:
+    """Whether an item of a sync's plan is a path that was not there."""
     return (isinstance(item, Fetch) and item.before is None) or (isinstance(item, Put) and item.symbol == NEW)
 
 
 def _all(plan: Iterable[Item], parent: Callable[[], Iterable[Entry]], names: Names, protected: bool) -> Iterator[Conflict]:
     for item in plan:
-        if _is_new(item) and (why := names.fault(item.entry.path)):
+        if is_new(item) and (why := names.fault(item.entry.path)):
             yield Conflict(item.entry.path, b"", why)
     if names.folds_case or names.normalises:
         yield from _folded(_wanted(plan, parent()), names)
@@ -205,7 +218,7 @@ def _wanted(plan: Iterable[Item], parent: Iterable[Entry]) -> Iterator[_Wanted]:
             ahead = next(old, None)
         if ahead is not None and ahead.path == path:
             ahead = next(old, None)
-        yield _Wanted(path, _GOES if isinstance(item, Drop) else _COMES if _is_new(item) else _STAYS)
+        yield _Wanted(path, _GOES if isinstance(item, Drop) else _COMES if is_new(item) else _STAYS)
     while ahead is not None:
         yield _Wanted(ahead.path, _STAYS)
         ahead = next(old, None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drive import cli, shape, truth
+from drive import cli, same, shape, truth
 from mirrors import settle, write
 
 import mirror as api
@@ -263,7 +263,7 @@ def published(tree: Path) -> list[str]:
 
 @pytest.fixture
 def folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tree's filesystem says that case does not count. (It does: so what is published can be looked at.)"""
+    """The filesystem says that case does not count. (It does: so what is published can be looked at.)"""
 
     def same(self: FolderNames, one: bytes, other: bytes) -> bool:
         return one.lower() == other.lower()
@@ -313,6 +313,31 @@ def test_names_that_collide_stop_the_run_or_are_left_out(site: Path, tmp_path: P
 @pytest.mark.usefixtures("folds")
 def test_a_packed_target_holds_all_names(site: Path, tmp_path: Path) -> None:
     assert cli("sync", site, tmp_path / "target", "--layout", "packed").code == 0
+
+
+def test_a_restore_names_what_would_replace_something_else(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: None
+) -> None:
+    target, out = tmp_path / "target", tmp_path / "out"
+    assert cli("sync", site, target, "--layout", "packed").code == 0
+    done = cli("restore", target, out)
+    assert done.code == 23
+    assert done.err.count("! a.txt: A.txt is there: they are one name there") == 1
+    assert done.err.count("! docs/: Docs/ is there: they are one name there") == 1
+    assert published(out) == ["A.txt", "Docs/", "Docs/y", "index.html"]
+    extra = out / "INDEX.html"
+    (out / "index.html").rename(extra)
+    write(out / "old", b"old")
+    done = cli("restore", target, out, "--in-place", "--delete", "--max-delete", "100%")
+    assert done.code == 23
+    assert "index.html: INDEX.html is there" in done.err
+    assert (extra.read_bytes(), (out / "old").exists()) == (b"index.html", True), "nothing is deleted where something failed"
+    assert cli("restore", target, tmp_path / "part", "a.txt").code == 0, "alone it has its name"
+    assert cli("restore", target, tmp_path / "rest", "--exclude", "A.txt", "--exclude", "Docs/").code == 0
+    assert published(tmp_path / "rest") == ["a.txt", "docs/", "docs/x", "index.html"]
+    monkeypatch.undo()
+    assert cli("restore", target, out, "--in-place", "--delete", "--max-delete", "100%").code == 0
+    same(out, site)
 
 
 def test_names_that_are_too_long_for_the_tree(tmp_path: Path) -> None:
@@ -382,3 +407,12 @@ def test_on_a_filesystem_that_does_not_heed_case(site: Path, ntfs: Path) -> None
     assert (tree / "A.txt").read_bytes() == b"A.txt"
     assert (tree / "docs" / "y").read_bytes() == b"Docs/y"
     assert cli("sync", site, tree, "--min-free", "0", "-n").code == 2, "seen without trying"
+    target = site.parent / "target"
+    assert cli("sync", site, target, "--layout", "packed").code == 0
+    done = cli("restore", target, ntfs / "out")
+    assert done.code == 23
+    assert "! a.txt: A.txt is there: they are one name there" in done.err
+    assert "! docs/: Docs/ is there: they are one name there" in done.err
+    assert "! a:b: " in done.err
+    assert len(os.listdir(ntfs / "out")) == 3
+    assert (ntfs / "out" / "A.txt").read_bytes() == b"A.txt"

@@ -29,13 +29,14 @@ _REFUSED: Final = (errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EACCES, errno
 
 
 class FolderNames:
-    """The names of one tree; see `mirror.naming.Names`. look_only: try nothing. Close it. OSError when nothing can be written."""
+    """The names of one folder; see `mirror.naming.Names`. look_only: try nothing. within: a folder that is not there, in which to
+    try; by default it is in the store of a tree. Close it. OSError when nothing can be written."""
 
     together = False
 
-    def __init__(self, root: str, look_only: bool = False) -> None:
+    def __init__(self, root: str, look_only: bool = False, within: str = "") -> None:
         self._root, self._look_only = root, look_only
-        self._folder = os.path.join(root, STORE, _PROBE)
+        self._folder = within or os.path.join(root, STORE, _PROBE)
         self._made = False
         self._known: dict[bytes, bool] = {}  # names of few kinds
 
@@ -53,8 +54,17 @@ class FolderNames:
 
     @cached_property
     def folds_case(self) -> bool:
-        """Whether `.MIRROR` is `.mirror`."""
-        return os.path.lexists(os.path.join(self._root, STORE.upper()))
+        """Whether names that differ in case alone are one. Without trying: whether a name that is there is so in capitals, too."""
+        return self._is_seen_in_both() if self._look_only else self.same(b"a", b"A")
+
+    def _is_seen_in_both(self) -> bool:
+        with contextlib.suppress(OSError):
+            there = set(os.listdir(self._root))
+            for name in there:
+                other = name.swapcase()
+                if name.isascii() and other != name and other not in there:
+                    return os.path.lexists(os.path.join(self._root, other))
+        return False
 
     @cached_property
     def normalises(self) -> bool:
