@@ -381,6 +381,7 @@ def sync_options(asked: Settings, command: str) -> SyncOptions:
         tags=asked.many("tag"),
         heartbeat=asked.switch("heartbeat"),
         stop_on_error=asked.choice("on_error", spelling.ON_ERROR) == "stop",
+        skip_conflicts=asked.choice("case_conflict", spelling.CASE_CONFLICT) == "skip",
         wait=asked.switch("wait"),
         take_over=asked.switch("take_over"),
         lease=asked.parsed("lease", spelling.lease) or SyncOptions().lease,

@@ -25,9 +25,11 @@ from mirror.events import Change, PhaseBegan, Problem
 from mirror.intent import Done, Errand, Intent, wanted_of
 from mirror.keys import parent_of, show
 from mirror.manifest import Entry, File, Folder, Symlink, decode_entry, encode
+from mirror.naming import conflicts, judged, without
 from mirror.owners import OwnedFolder, Owners
-from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, Drop, Fetch, Put
+from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, Counts, Drop, Fetch, Item, Put
 from mirror.site import Filter
+from mirror.site.probe import FolderNames
 from mirror.site.writing import TEMPORARY, Description, FolderWriter, fingerprint_of
 from mirror.spool import Spool
 from mirror.store.wrap import Counts as Requests
@@ -110,9 +112,37 @@ class FolderOut:
     def write(self, errand: Errand) -> Done:
         """See `mirror.restore.Out`."""
         os.makedirs(self.url, exist_ok=True)
-        rebuild = Rebuild(self.url, self.intent, errand, self._folders, self._folder_above)
+        failed = self._leave_out_collisions(errand)
+        rebuild = Rebuild(self.url, self.intent, errand, self._folders, self._folder_above, failed)
         done = rebuild.run()
         return Done(done.files_written, done.files_kept, done.bytes_written, rebuild.deleted, done.requests)
+
+    def _leave_out_collisions(self, errand: Errand) -> bool:
+        """Where the filesystem takes two names for one, the second would replace the first without a word: it is left out of the
+        plan, and told. Whether there was such a name. (What cannot be there at all, the writing tells.)"""
+        within = os.path.join(self.url, f".mirror-tmp-{os.urandom(8).hex()}")
+        try:
+            # Where something is, what is there must tell: a part that is brought back touches nothing else.
+            with FolderNames(self.url, bool(os.listdir(self.url)), within) as names:
+                if not (names.folds_case or names.normalises):
+                    return False
+                with conflicts(_Comings(errand.survey.plan), lambda: self._all(errand), _NamesAlone(names)) as found:
+                    for conflict in found:
+                        errand.on_problem(conflict.problem("restore it elsewhere: `mirror cat`, or into another filesystem"))
+                    if not len(found):
+                        return False
+                    errand.survey.plan = without(errand.survey.plan, found, Counts(), lambda item: isinstance(item, Drop))
+                    every, self._folders = self._folders, Spool(encode, decode_entry)
+                    with every:
+                        self._folders.extend(entry for entry, lost in judged(every, lambda entry: entry.path, found) if not lost)
+                    return True
+        except PermissionError:
+            return False  # whoever writes there opens it up first, or says that it cannot
+
+    def _all(self, errand: Errand) -> Iterator[Entry]:
+        """What of the snapshot is restored, and what is there as it is to be."""
+        entries = errand.reading.entries(errand.record, self.intent.paths)
+        return (entry for entry in entries if self._comes_along(entry.path))
 
     def lost(self) -> tuple[int, str]:
         """See `mirror.restore.Out`."""
@@ -126,6 +156,40 @@ class FolderOut:
     def _folder_above(self, path: bytes) -> Entry:
         """How a folder is to be that must be made though it is none of those that are restored."""
         return self._owners.applied(self._above.get(path) or Folder(path))
+
+
+class _Comings:
+    """The plan of a restore as naming.py reads plans: what is missing comes."""
+
+    def __init__(self, plan: Spool[Item]) -> None:
+        self._plan = plan
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in self._plan:
+            comes = isinstance(item, Drop) and not TEMPORARY.search(item.entry.path)
+            yield Put(NEW if comes else DESCRIBED, item.entry, (0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _NamesAlone:
+    """The names of a folder, but for what cannot be there at all."""
+
+    names: FolderNames
+    together: bool = False
+
+    @property
+    def folds_case(self) -> bool:
+        return self.names.folds_case
+
+    @property
+    def normalises(self) -> bool:
+        return self.names.normalises
+
+    def fault(self, path: bytes) -> str:
+        return ""
+
+    def same(self, one: bytes, other: bytes) -> bool:
+        return self.names.same(one, other)
 
 
 @dataclass

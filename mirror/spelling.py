@@ -26,6 +26,7 @@ _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTP]?)(?:i?B)?", re.IGNOR
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+|[0-9]+(?:\.[0-9]+)?")
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _PART: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+CASE_CONFLICT: Final = ("error", "skip")
 SYMLINKS: Final = ("keep", "follow", "skip")
 # The headers that a file may be published with, and what a value of each looks like where not every text will do.
 HEADERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -210,6 +211,7 @@ def shown(text: str) -> str:
 
 VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "bwlimit": size,
+    "case_conflict": partial(choice, choices=CASE_CONFLICT),
     "delete_grace": grace,
     "hash": partial(choice, choices=HASHES),
     "header": route,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
 from mirror.publishing import PublishOptions
 from mirror.site import Site, SiteSpec
-from mirror.site.open import open_site
+from mirror.site.open import open_site, open_writable
 from mirror.snapshot import ManifestReader
 from mirror.space import check_free, floor_of
 from mirror.spool import Sorter
@@ -53,6 +54,7 @@ from mirror.unfinished import has_drafts, unfinished
 if TYPE_CHECKING:
     from mirror.commit import Outcome
     from mirror.lookup import ChunkIndex
+    from mirror.manifest import Entry
     from mirror.transfer.send import Sent
     from mirror.tree import TreeRun
     from mirror.workers import Crew
@@ -66,9 +68,9 @@ _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers cost
 class SyncOptions:
     """workers: processes, 0 in this one. min_free: bytes; min_free_percent: of the whole place; both None: 5 % and at most 10 GiB.
     max_transfer: bytes. max_duration: seconds.
-    making: what may be done about a target that is not there. take_over: finish what another run publishes into a bucket without
-    looking whether it lives; lease: seconds that this one may go on without saying that it does. public_url: where people see a
-    tree. command: how to name this run in hints."""
+    making: what may be done about a target that is not there. skip_conflicts: leave out what cannot be in a tree under its name.
+    take_over: finish what another run publishes into a bucket without looking whether it lives; lease: seconds that this one may
+    go on without saying that it does. public_url: where people see a tree. command: how to name this run in hints."""
 
     making: Making = Making()
     dry_run: bool = False
@@ -83,6 +85,7 @@ class SyncOptions:
     tags: tuple[str, ...] = ()
     heartbeat: bool = False
     stop_on_error: bool = False
+    skip_conflicts: bool = False
     wait: bool = False
     take_over: bool = False
     lease: float = 30.0
@@ -228,6 +231,7 @@ class _Run:
         self.skipped = 0
         entries = known_of(self.store, self.reader, head, parent, self.state, self.source, options.look.routes)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
+            self._check_names(survey, parent)
             if self.skipped:
                 survey.rules[_SKIP] = self.skipped
             self.report.looked(survey, parent.number if parent else 0)
@@ -321,6 +325,29 @@ class _Run:
         self.report.bytes_history = self._tree.history if self._tree else 0
         self.report.entries, self.report.bytes = record.manifest.entries, record.manifest.plain
         self._finish(newest, record.manifest, sent)
+
+    def _check_names(self, survey: Survey, parent: log.Record | None) -> None:
+        """What cannot stand in the live place under its name: an error, or left out. Nothing has been written so far."""
+        if not self.target.tree or not len(survey.plan):
+            return
+        from mirror.naming import ExactNames, resolved
+        from mirror.site.probe import FolderNames
+        from mirror.store.errnos import error_for
+
+        def before() -> Iterator[Entry]:
+            return self.reader.entries(parent.manifest) if parent else iter(())
+
+        tree, skip = self.target.tree, self.options.skip_conflicts
+        if self.target.in_bucket:
+            fault = open_writable(self.target.live).fault
+            exact = ExactNames(lambda path: fault(path) if path and not path.endswith(b"/") else "")
+            survey.plan = resolved(survey.plan, survey.counts, before, exact, tree, skip, self._problem)
+            return
+        try:
+            with FolderNames(tree, look_only=self.options.dry_run) as names:
+                survey.plan = resolved(survey.plan, survey.counts, before, names, tree, skip, self._problem)
+        except OSError as error:
+            raise error_for(error, "cannot publish into", tree) from error
 
     def _chunk_index(self) -> ChunkIndex:
         from mirror.lookup import ChunkIndex

@@ -248,7 +248,7 @@ VALUES = {
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
     "store": "target", "public-url": "http://127.0.0.1:1",
-    "header": "*.css: Cache-Control: no-cache", "symlinks": "skip",
+    "header": "*.css: Cache-Control: no-cache", "symlinks": "skip", "case-conflict": "skip",
 }  # fmt: skip
 PLACES = {
     "init": ["target"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],

@@ -141,6 +141,7 @@ def test_a_value_is_judged_as_that_of_the_flag_is(name: str) -> None:
         "max_age": lambda: asked.duration("max_age"),
         "overwrite": lambda: config.restore_options(asked, ""),
         "part": lambda: config.verify_options(asked),
+        "symlinks": lambda: config.site_spec("/x", asked),
     }
     with pytest.raises(UsageError) as flag:
         asks.get(name, lambda: config.sync_options(asked, ""))()

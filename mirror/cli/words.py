@@ -182,6 +182,11 @@ SYNC: Final = Verb(
         Flag("tag", "give the snapshot this tag; makes one even if nothing changed", "NAME", many=True),
         Flag("heartbeat", "make a snapshot even if nothing changed"),
         Flag("on-error", "after a path that failed: go on (the default), or stop", "continue|stop"),
+        Flag(
+            "case-conflict",
+            "names that cannot stand together in a tree, or not at all: stop before anything is written (default), or skip them",
+            "error|skip",
+        ),
         WAIT,
         *LEASES,
         Flag("release", "go on although `mirror rollback` holds the target (exit 11 without this); the hold is over then"),
