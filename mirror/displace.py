@@ -107,7 +107,7 @@ class Displacement:
                 works.job.say(PhaseBegan("transfer", len(self._reads), self._bytes))
             sent = pack_live(works, self._reads, self._bytes, results) if len(self._reads) else Sent(requests=Counts())
             done = (decode_fetched(data) for _, data in results)
-            steps = Steps.of(self._judged(looked, done))
+            steps = Steps.of(self._judged(looked, done), works.order)
             try:
                 expected = self._expected(old, new, sent)
             except BaseException:
@@ -144,7 +144,7 @@ class Displacement:
 
     def _must_be_packed(self, step: Step) -> bool:
         works, before = self.works, step.before
-        if not isinstance(before, File) or not displaces(before, step.after, works.reader):
+        if not works.history or not isinstance(before, File) or not displaces(before, step.after, works.reader):
             return False
         if step.after is None and not step.room:
             query = "SELECT 1 FROM coming WHERE content = ?"

@@ -1,14 +1,15 @@
 """What has to be changed in a live tree, path by path: the difference of what stands there and what is to stand there.
 
-Owns the order of a publish (DESIGN section 7): folders, then assets, other files, pages and indexes last; and which deletions make
-room (a file where a folder must be, or the reverse), for these cannot wait until the snapshot exists. Changes nothing.
+Owns the order of a publish (DESIGN section 7): folders, then assets, other files, pages and indexes last, unless the user says
+another; and which deletions make room (a file where a folder must be, or the reverse), for these cannot wait until the snapshot
+exists. Changes nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,8 +18,10 @@ from mirror.compare import same_content
 from mirror.events import Job, Problem
 from mirror.manifest import Entry, File, Folder, Ref, Symlink
 from mirror.owners import Owners
+from mirror.publishing import REST
 from mirror.sides import differences
 from mirror.site import FILE, SYMLINK
+from mirror.site.filters import EXCLUDE, compile_rule
 from mirror.site.live import Expected, LiveTree
 from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from mirror.workers import Crew
 
 ASSETS, OTHERS, PAGES = range(3)
+_DEFAULT_RANKS = 3
 # Pages name assets, so assets come first and what names them last; a service worker decides what a browser keeps of both.
 _PAGES = frozenset(b"html htm xhtml xht xml json txt rss atom webmanifest php".split())
 _ASSETS = frozenset(
@@ -64,7 +68,8 @@ def step_spool() -> Spool[Step]:
 
 @dataclass
 class Works:
-    """What the parts of one publish share. epoch: of the run; crew: gives the worker processes."""
+    """What the parts of one publish share. epoch: of the run; crew: gives the worker processes. history: whether what is displaced
+    is kept."""
 
     target: Target
     reader: ManifestReader
@@ -75,6 +80,8 @@ class Works:
     on_problem: Callable[[Problem], None]
     epoch: int
     crew: Callable[[], Crew]
+    order: Order = field(default_factory=lambda: Order())
+    history: bool = True
 
 
 def order_of(path: bytes) -> int:
@@ -88,6 +95,35 @@ def order_of(path: bytes) -> int:
     if ending in _PAGES or name in _WORKERS:
         return PAGES
     return ASSETS if ending in _ASSETS else OTHERS
+
+
+class Order:
+    """When each file is published, as a rank from 0: by the first GLOB that matches it, in their order. What none matches comes
+    where `...` stands among them, else behind them all, and there in the order of `order_of`.
+
+    >>> order = Order(("*.css", "...", "app/*.do"))
+    >>> [order.rank(path) for path in (b"a/b.css", b"a/b.js", b"b.bin", b"index.html", b"app/list.do")]
+    [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, globs: Sequence[str] = ()) -> None:
+        """UsageError for a glob that cannot be one."""
+        rest = globs.index(REST) if REST in globs else len(globs)
+        self._before = [compile_rule(EXCLUDE, glob, "--order") for glob in globs[:rest]]
+        self._behind = [compile_rule(EXCLUDE, glob, "--order") for glob in globs[rest + 1 :]]
+        self.ranks = len(self._before) + _DEFAULT_RANKS + len(self._behind)
+
+    def rank(self, path: bytes) -> int:
+        """When the file of this path is published."""
+        if self.ranks == _DEFAULT_RANKS:
+            return order_of(path)
+        text = path.decode("utf-8", "surrogateescape")
+        behind = len(self._before) + _DEFAULT_RANKS
+        for first, globs in ((0, self._before), (behind, self._behind)):
+            for at, glob in enumerate(globs):
+                if glob.matches(text):
+                    return first + at
+        return len(self._before) + order_of(path)
 
 
 def expected_of(step: Step) -> Expected | None:
@@ -159,18 +195,19 @@ class Rooms:
 class Steps:
     """The steps of a publish, sorted by what they do; each kind in order of path. Close it."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order) -> None:
+        self._order = order
         self.rooms = step_spool()  # deletions that make room
         self.folders = step_spool()  # new ones
-        self.files: tuple[Spool[Step], ...] = (step_spool(), step_spool(), step_spool())  # files and links by `order_of`
+        self.files = tuple(step_spool() for _ in range(order.ranks))  # files and links by rank
         self.hard_links = step_spool()
         self.gone = step_spool()  # deletions for later
         self.all = step_spool()
 
     @classmethod
-    def of(cls, steps: Iterable[Step]) -> Steps:
+    def of(cls, steps: Iterable[Step], order: Order) -> Steps:
         """Sort them."""
-        found = cls()
+        found = cls(order)
         try:
             for step in steps:
                 found.add(step)
@@ -191,7 +228,7 @@ class Steps:
         elif isinstance(after, File) and after.link:
             self.hard_links.append(step)
         else:
-            self.files[order_of(after.path)].append(step)
+            self.files[self._order.rank(after.path)].append(step)
 
     def close(self) -> None:
         """Give the disk back."""
@@ -205,14 +242,14 @@ class Steps:
         self.close()
 
 
-def bare_steps(reader: ManifestReader, old: Ref | None, new: Ref) -> Steps:
+def bare_steps(reader: ManifestReader, old: Ref | None, new: Ref, order: Order | None = None) -> Steps:
     """The steps from one manifest to another, as they follow from the two alone."""
     rooms = Rooms()
     with step_spool() as raw:
         for before, after in changes(reader, old, new):
             rooms.add(before, after)
             raw.append(Step(before, after))
-        return Steps.of(with_room(step, rooms) for step in raw)
+        return Steps.of((with_room(step, rooms) for step in raw), order or Order())
 
 
 def with_room(step: Step, rooms: Rooms) -> Step:

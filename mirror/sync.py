@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror import log
 from mirror.envelope import SEGMENT, check_format, write_time
-from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError
+from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, UsageError
 from mirror.events import (
     Advanced,
     Change,
@@ -89,6 +89,8 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     job = job or Job("sync")
     began = time.monotonic()
     check_ends(source.url, target.store.url)
+    if options.publish.never_delete and options.look.delete_excluded:
+        raise UsageError("cannot use --delete-excluded", why="with --delete never nothing is deleted", hint="leave one of them out")
     site = open_site(source)
     site.check()  # a source that cannot be read must not leave a new target behind
     job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
@@ -195,12 +197,13 @@ class _Run:
         job.say(PhaseBegan("scan"))
         entries = known_entries(self.reader, parent.manifest if parent else None, self.state, self.source)
         with look(self.site, self.spec.filter, entries, options.look, self._problem, self._scanned) as survey:
+            survey.never_delete = options.publish.never_delete
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
                 self._show(survey)
                 return True
-            if parent is not None and not len(survey.plan) and not options.tags and not options.heartbeat:
+            if parent is not None and not survey.has_work and not options.tags and not options.heartbeat:
                 self._nothing_to_do(head or parent, parent, survey)
                 return True
             return self._carry_out(survey, head, parent, started)
@@ -250,7 +253,8 @@ class _Run:
         newest = self._tree.newest if self._tree and self._tree.newest else record
         log.put_hint(self.store, newest)
         self.report.snapshot = record.number
-        self.report.bytes_history = self._tree.history if self._tree else 0
+        if self._tree:
+            self.report.bytes_history, self.report.forgotten = self._tree.history, self._tree.forgotten
         self.report.entries, self.report.bytes = record.manifest.entries, record.manifest.plain
         self._finish(newest, record.manifest, sent)
 
@@ -355,7 +359,8 @@ class _Run:
         self._requests(sent.requests)
 
     def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
-        keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
+        if not len(survey.plan):
+            keep_validators(self.reader, self.state, parent.manifest, self.source, survey)
         if self.target.tree:
             sweep_staged(self.target.tree)
         self.state.remember("head", str(head.number))

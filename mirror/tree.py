@@ -28,7 +28,7 @@ from mirror.site import Site, SiteSpec
 from mirror.site.live import LiveTree
 from mirror.snapshot import ManifestReader
 from mirror.spool import Sorter
-from mirror.steps import Works
+from mirror.steps import Order, Works
 from mirror.store.errnos import error_for
 from mirror.target import Target
 from mirror.transfer import stage
@@ -55,6 +55,7 @@ class TreeRun:
     options: PublishOptions = PublishOptions()
     newest: log.Record | None = None  # record that this run appended
     history: int = 0  # bytes of packs for what was displaced
+    forgotten: int = 0  # snapshots that cannot be brought back any more
     _live: LiveTree | None = None
     _owners: Owners = field(default_factory=lambda: Owners(False, "", ""))
 
@@ -81,7 +82,7 @@ class TreeRun:
             known = index()
             known.refresh(self.dooms)
             try:
-                self._closing(known, head.epoch).finish(found, head)
+                self._closing(self._works(known, head.epoch, found.body)).finish(found, head)
             except OSError as error:
                 raise self._stopped(error) from error
             head = log.read_head(self.target.store, head.number)
@@ -115,10 +116,10 @@ class TreeRun:
     ) -> log.Record | None:
         """Steps one to four: the snapshot, None when another run was faster and nothing has been changed."""
         epoch = head.epoch if head else 0
-        works = self._works(index, epoch)
+        works = self._works(index, epoch, self.options.members)
         number = (head.number if head else 0) + 1
         try:
-            lingering = Lingering(self.target.store, self.reader, self.target.state, epoch, self.options.grace)
+            lingering = Lingering(self.target.store, self.reader, self.target.state, epoch, self.options.lingers)
             standing = lingering.after(parent, root)
             prepared = Displacement(works, number).prepare(parent.standing if parent else None, standing.root)
             self.history += prepared.sent.stored
@@ -128,27 +129,37 @@ class TreeRun:
                     log.PUBLISHING,
                     self.target.uuid,
                     head,
-                    head.live if head else log.Live(),
+                    self._kept(head, parent),
                     **{name: value for name, value in members.items() if name != "finished"},
                     **standing.members,
+                    **self.options.members,
                     expected=log.ref_json(prepared.expected) if prepared.expected else None,
                     owner=self.job.id,
                 )
                 record = log.append(self.target.store, body)
                 if not isinstance(record, log.Record):
                     return None
-                closing = self._closing(index, epoch)
+                closing = self._closing(works)
                 snapshot = closing.carry_out(record, record, steps)
                 self.newest = closing.newest
                 return snapshot
         except OSError as error:
             raise self._stopped(error) from error
 
-    def _works(self, index: ChunkIndex, epoch: int) -> Works:
-        return Works(self.target, self.reader, index, self.live, self._owners, self.job, self.on_problem, epoch, self.crew)
+    def _kept(self, head: log.Record | None, parent: log.Record | None) -> log.Live:
+        """The snapshots that can be brought back while the publish goes on."""
+        if self.options.history or parent is None:
+            return head.live if head else log.Live()
+        self.forgotten = len(parent.live)
+        return log.Live.of([parent.number])  # the others are not promised any more before anything of them goes
 
-    def _closing(self, index: ChunkIndex, epoch: int) -> Closing:
-        return Closing(self._works(index, epoch), self.source, self.site, self.job.id, self.told)
+    def _works(self, index: ChunkIndex, epoch: int, members: dict[str, Any]) -> Works:
+        """members: of the publish, as its record has them."""
+        return Works(self.target, self.reader, index, self.live, self._owners, self.job, self.on_problem, epoch, self.crew,
+                     Order(members.get("order", ())), members.get("history") is not False)  # fmt: skip
+
+    def _closing(self, works: Works) -> Closing:
+        return Closing(works, self.source, self.site, self.job.id, self.told)
 
     def _stopped(self, error: OSError) -> Exception:
         raised = error_for(error, "cannot go on publishing into", self.target.tree)
