@@ -45,7 +45,7 @@ _OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
 def members_of(publishing: log.Record) -> dict[str, Any]:
     """What a publishing says that its snapshot says as well."""
     names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents",
-             "standing", "lingers", "rollback_of")  # fmt: skip
+             "standing", "lingers", "rollback_of", "history")  # fmt: skip
     return {name: publishing.body[name] for name in names if name in publishing.body}
 
 
@@ -107,9 +107,13 @@ class Closing:
             "finished": write_time(datetime.now(UTC)),
         }
         snapshot = self._append(head, lambda base: log.draft(
-            log.SNAPSHOT, self.works.target.uuid, base, base.live.plus(base.number + 1), **members))  # fmt: skip
+            log.SNAPSHOT, self.works.target.uuid, base, self._live(base).plus(base.number + 1), **members))  # fmt: skip
         self.works.job.say(SnapshotCommitted(snapshot.number))
         return snapshot
+
+    def _live(self, base: log.Record) -> log.Live:
+        """The snapshots that can be brought back beside the new one."""
+        return base.live if self.works.history else log.Live()
 
     def _append(self, base: log.Record, body: Callable[[log.Record], dict[str, Any]]) -> log.Record:
         """Append a record of a publish that is this run's own. What others append meanwhile (a tag forgotten) is no obstacle."""
@@ -201,6 +205,8 @@ class Closing:
     def _pack_last_copies(self, steps: Steps, changes: Changes) -> set[bytes]:
         """Moved content was not packed, since it is elsewhere in the tree. Where it is no more, it is packed now. Gives the paths
         that must stay, since what stands there is not what has to be kept."""
+        if not self.works.history:
+            return set()
         works, db, key = self.works, self.works.target.state.db, self.works.reader.content_key
         works.index.refresh(log.Dooms(works.target.store, works.target.state))
         db.execute("DROP TABLE IF EXISTS temp.moved")
@@ -251,7 +257,7 @@ class Closing:
             return False
         if found.kind == log.PUBLISHING:
             old = log.ref_of(found.body["expected"]) if found.body.get("expected") else None
-            with bare_steps(works.reader, old, found.standing, works.live.files_only) as steps:
+            with bare_steps(works.reader, old, found.standing, works.live.files_only, works.order) as steps:
                 self.carry_out(found, claim, steps, recover=True)
             what = f"the publishing of record {found.number}"
         else:

@@ -78,8 +78,9 @@ class Committer:
                 same_list,
                 self.on_problem,
                 (lambda symbol, entry: rows.append(row(symbol, entry, self.reader.content_key))) if self.parent else self._first,
-                survey.incomplete,
+                survey.keeps_gone,
                 in_the_way(survey, self.state),
+                survey.never_delete,
             )
             entries = merger.run(
                 self.reader.entries(self.parent.manifest) if self.parent else (),
@@ -133,7 +134,7 @@ class Committer:
 def in_the_way(survey: Survey, state: State) -> Callable[[bytes], bool]:
     """When nothing may be deleted: whether a path that is gone must go all the same, as a file is a folder now or the reverse. What
     is new is held in a temporary table of the local state, however much it is."""
-    if not survey.incomplete:
+    if not survey.keeps_gone:
         return lambda path: False
     db = state.db
     db.execute("DROP TABLE IF EXISTS temp.fresh")

@@ -87,6 +87,10 @@ class Settings:
         """What was given and never asked for; to be called when all has been."""
         return sorted(self._given.keys() - self._asked)
 
+    def was_given(self, name: str) -> bool:
+        """Whether the caller said it: no variable and no file."""
+        return name in self._given
+
     def _find(self, name: str) -> tuple[Any, str]:
         """(value, what to call it); None when it is nowhere."""
         self._asked.add(name)
@@ -417,7 +421,15 @@ def publish_options(asked: Settings) -> PublishOptions:
     """How a tree is published."""
     from mirror.publishing import PublishOptions
 
-    return PublishOptions(grace=asked.parsed("delete_grace", spelling.grace) or 0)
+    deletion = asked.parsed("delete", spelling.deletion)
+    if asked.was_given("delete"):  # a variable and mirror.toml may mean a restore, where it is a switch
+        deletion = asked.choice("delete", spelling.DELETE)
+    return PublishOptions(
+        order=asked.many("order"),
+        never_delete=deletion == "never",
+        grace=asked.parsed("delete_grace", spelling.grace) or 0,
+        history=not asked.switch("no_history"),
+    )
 
 
 def restore_options(asked: Settings, command: str, paths: Iterable[str | bytes] = ()) -> RestoreOptions:
@@ -429,7 +441,7 @@ def restore_options(asked: Settings, command: str, paths: Iterable[str | bytes] 
         at=asked.text("at", "latest"),
         in_place=asked.switch("in_place"),
         dry_run=asked.switch("dry_run"),
-        delete=asked.switch("delete"),
+        delete=asked.parsed("delete", spelling.deletion) is True,  # `after` and `never` are meant for syncs
         overwrite=asked.choice("overwrite", spelling.OVERWRITE, "always"),
         checksum=asked.switch("checksum"),
         strict_metadata=asked.switch("strict_metadata"),

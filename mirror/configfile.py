@@ -39,11 +39,13 @@ _AT_LINE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What an option takes. switch: true or false; many: a list of texts; number: a whole number will do for a text; place: a path
-    or URL, relative to the file's folder. called: its name in `Settings`, where that is not the key's."""
+    """What an option takes. switch: true or false; many: a list of texts; valued: a text, for an option that is a switch of some
+    commands only; number: a whole number will do for a text; place: a path or URL, relative to the file's folder. called: its name
+    in `Settings`, where that is not the key's."""
 
     switch: bool = False
     many: bool = False
+    valued: bool = False
     number: bool = False
     place: bool = False
     called: str = ""
@@ -155,7 +157,7 @@ class _Reader:
 
     def _value(self, keys: tuple[str, ...], value: object) -> object:
         option, key = self._options[keys[-1]], keys[-1]
-        if option.switch:
+        if option.switch and (isinstance(value, bool) or not option.valued):
             if not isinstance(value, bool):
                 self._wrong(keys, f"{key!r} takes true or false, without quotes")
             return value

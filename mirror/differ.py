@@ -78,7 +78,7 @@ def site_lines(
     """A survey's lines (line, size), moves told apart, each suspected file settled by reading it: what a sync would find."""
     with row_spool() as settled:
         for item, one in zip(survey.plan, rows(survey.plan, site, reader), strict=True):
-            if type(item) is Drop and survey.incomplete:
+            if type(item) is Drop and survey.keeps_gone:
                 continue
             if type(item) is Fetch and item.before is not None:
                 verdict = settle(site, item)

@@ -99,7 +99,7 @@ class Displacement:
         if old is None and self._empty:
             # Nothing to look at, to pack or to make room for. On rust-doc (33,000 paths) this takes half the time of what follows.
             first = seen_by((Step(None, after) for _, after in self._compared(old, new)), works.live.files_only)
-            steps = Steps.of(first, works.live.files_only)
+            steps = Steps.of(first, works.order, works.live.files_only)
             self._say_links()
             return Prepared(steps, None, Sent())
         rooms = Rooms()
@@ -119,7 +119,7 @@ class Displacement:
                 works.job.say(PhaseBegan("transfer", len(self._reads), self._bytes))
             sent = pack_live(works, self._reads, self._bytes, results) if len(self._reads) else Sent(requests=Counts())
             done = (decode_fetched(data) for _, data in results)
-            steps = Steps.of(self._judged(looked, done), works.live.files_only)
+            steps = Steps.of(self._judged(looked, done), works.order, works.live.files_only)
             try:
                 expected = self._expected(old, new, sent)
             except BaseException:
@@ -189,7 +189,7 @@ class Displacement:
 
     def _must_be_packed(self, step: Step) -> bool:
         works, before = self.works, step.before
-        if not isinstance(before, File) or not displaces(before, step.after, works.reader):
+        if not works.history or not isinstance(before, File) or not displaces(before, step.after, works.reader):
             return False
         if step.after is None and not step.room:
             query = "SELECT 1 FROM coming WHERE content = ?"

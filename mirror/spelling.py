@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 HASHES: Final = ("xxh128", "blake3", "sha256")
 ON_ERROR: Final = ("continue", "stop")
 MOST_GRACE: Final = 1000  # snapshots: each takes up to 170 bytes of a record, which has 1 MiB at most
+MOST_ORDER: Final = 100  # globs
+DELETE: Final = ("after", "never")
 OVERWRITE: Final = ("always", "if-newer", "never")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -144,6 +146,18 @@ def part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def deletion(text: str) -> str | bool:
+    """What `delete` may say: `after` or `never` of a sync; of a restore, where it is a switch, yes or no. ValueError otherwise.
+
+    >>> deletion("never"), deletion("1")
+    ('never', True)
+    """
+    try:
+        return text if text in DELETE else yes_or_no(text)
+    except ValueError:
+        raise ValueError(f"it is none of {', '.join(DELETE)}, or for a restore yes or no") from None
+
+
 def grace(text: str) -> int:
     """So many snapshots, at most a thousand. ValueError for anything else."""
     number = whole(text)
@@ -212,6 +226,7 @@ def shown(text: str) -> str:
 VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "bwlimit": size,
     "case_conflict": partial(choice, choices=CASE_CONFLICT),
+    "delete": deletion,
     "delete_grace": grace,
     "hash": partial(choice, choices=HASHES),
     "header": route,

@@ -1,13 +1,14 @@
 """What has to be changed in a live tree, path by path: the difference of what stands there and what is to stand there.
 
-Owns the order of a publish (DESIGN section 7): folders, then assets, other files, pages and indexes last; and which deletions make
-room (a file where a folder must be, or the reverse), for these cannot wait until the snapshot exists. Changes nothing.
+Owns the order of a publish (DESIGN section 7): folders, then assets, other files, pages and indexes last, unless the user says
+another; and which deletions make room (a file where a folder must be, or the reverse), for these cannot wait until the snapshot
+exists. Changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,8 +18,10 @@ from mirror.events import Job, Problem
 from mirror.keys import parent_of
 from mirror.manifest import Entry, File, Folder, Ref, Symlink
 from mirror.owners import Owners
+from mirror.publishing import REST
 from mirror.sides import differences
 from mirror.site import FILE, SYMLINK
+from mirror.site.filters import EXCLUDE, compile_rule
 from mirror.site.live import Expected
 from mirror.snapshot import ManifestReader
 from mirror.spool import Spool
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from mirror.workers import Crew
 
 ASSETS, OTHERS, PAGES = range(3)
+_DEFAULT_RANKS = 3
 # Pages name assets, so assets come first and what names them last; a service worker decides what a browser keeps of both.
 _PAGES = frozenset(b"html htm xhtml xht xml json txt rss atom webmanifest php".split())
 _ASSETS = frozenset(
@@ -68,7 +72,7 @@ def step_spool() -> Spool[Step]:
 @dataclass
 class Works:
     """What the parts of one publish share. epoch: of the run; crew: gives the worker processes; wholes: where large objects are
-    kept that the live place copies itself, None where it cannot."""
+    kept that the live place copies itself, None where it cannot. history: whether what is displaced is kept."""
 
     target: Target
     reader: ManifestReader
@@ -80,6 +84,8 @@ class Works:
     epoch: int
     crew: Callable[[], Crew]
     wholes: Wholes | None = None
+    order: Order = field(default_factory=lambda: Order())
+    history: bool = True
 
 
 def order_of(path: bytes) -> int:
@@ -99,6 +105,35 @@ def folders_of(step: Step) -> tuple[bytes, ...]:
     """The folders whose time a step changes, or which it makes or describes."""
     path = step.path
     return (parent_of(path), path) if isinstance(step.after, Folder) else (parent_of(path),)
+
+
+class Order:
+    """When each file is published, as a rank from 0: by the first GLOB that matches it, in their order. What none matches comes
+    where `...` stands among them, else behind them all, and there in the order of `order_of`.
+
+    >>> order = Order(("*.css", "...", "app/*.do"))
+    >>> [order.rank(path) for path in (b"a/b.css", b"a/b.js", b"b.bin", b"index.html", b"app/list.do")]
+    [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, globs: Sequence[str] = ()) -> None:
+        """UsageError for a glob that cannot be one."""
+        rest = globs.index(REST) if REST in globs else len(globs)
+        self._before = [compile_rule(EXCLUDE, glob, "--order") for glob in globs[:rest]]
+        self._behind = [compile_rule(EXCLUDE, glob, "--order") for glob in globs[rest + 1 :]]
+        self.ranks = len(self._before) + _DEFAULT_RANKS + len(self._behind)
+
+    def rank(self, path: bytes) -> int:
+        """When the file of this path is published."""
+        if self.ranks == _DEFAULT_RANKS:
+            return order_of(path)
+        text = path.decode("utf-8", "surrogateescape")
+        behind = len(self._before) + _DEFAULT_RANKS
+        for first, globs in ((0, self._before), (behind, self._behind)):
+            for at, glob in enumerate(globs):
+                if glob.matches(text):
+                    return first + at
+        return len(self._before) + order_of(path)
 
 
 def expected_of(step: Step) -> Expected | None:
@@ -181,11 +216,11 @@ class Rooms:
 class Steps:
     """The steps of a publish, sorted by what they do; each kind in order of path. Close it."""
 
-    def __init__(self, files_only: bool = False) -> None:
-        self._files_only = files_only
+    def __init__(self, order: Order, files_only: bool = False) -> None:
+        self._order, self._files_only = order, files_only
         self.rooms = step_spool()  # deletions that make room
         self.folders = step_spool()  # new ones
-        self.files: tuple[Spool[Step], ...] = (step_spool(), step_spool(), step_spool())  # files and links by `order_of`
+        self.files = tuple(step_spool() for _ in range(order.ranks))  # files and links by rank
         self.hard_links = step_spool()
         self.gone = step_spool()  # deletions for later
         self.all = step_spool()
@@ -193,9 +228,9 @@ class Steps:
         self._last: bytes | None = None
 
     @classmethod
-    def of(cls, steps: Iterable[Step], files_only: bool = False) -> Steps:
+    def of(cls, steps: Iterable[Step], order: Order, files_only: bool = False) -> Steps:
         """Sort them. files_only: hard links are files of their own there."""
-        found = cls(files_only)
+        found = cls(order, files_only)
         try:
             for step in steps:
                 found.add(step)
@@ -221,7 +256,7 @@ class Steps:
         elif isinstance(after, File) and after.link and not self._files_only:
             self.hard_links.append_encoded(data)
         else:
-            self.files[order_of(after.path)].append_encoded(data)
+            self.files[self._order.rank(after.path)].append_encoded(data)
 
     def close(self) -> None:
         """Give the disk back."""
@@ -236,14 +271,14 @@ class Steps:
         self.close()
 
 
-def bare_steps(reader: ManifestReader, old: Ref | None, new: Ref, files_only: bool) -> Steps:
+def bare_steps(reader: ManifestReader, old: Ref | None, new: Ref, files_only: bool, order: Order | None = None) -> Steps:
     """The steps from one manifest to another, as they follow from the two alone, in a live place that may have files only."""
     rooms = Rooms()
     with step_spool() as raw:
         for before, after in changes(reader, old, new):
             rooms.add(before, after)
             raw.append(Step(before, after))
-        return Steps.of((with_room(step, rooms) for step in seen_by(raw, files_only)), files_only)
+        return Steps.of((with_room(step, rooms) for step in seen_by(raw, files_only)), order or Order(), files_only)
 
 
 def seen_by(steps: Iterable[Step], files_only: bool) -> Iterator[Step]:

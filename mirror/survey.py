@@ -86,7 +86,7 @@ def _is_tree(source: SiteSpec) -> bool:
 class Survey:
     """What a scan found against a parent. plan: items in order; validators: one for each parent entry without an item.
 
-    Close it: the spools are on disk. rules: paths left out by each filter rule.
+    Close it: the spools are on disk. rules: paths left out by each filter rule. never_delete: as the user wants it.
     """
 
     plan: Spool[Item]
@@ -96,6 +96,17 @@ class Survey:
     validators_moved: bool
     found_any: bool
     rules: dict[str, int] = field(default_factory=dict)
+    never_delete: bool = False
+
+    @property
+    def keeps_gone(self) -> bool:
+        """Whether what is gone stays as it was, unless it stands in the way of something new."""
+        return self.incomplete or self.never_delete
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is planned beside deletions that will not be. (Nothing new: nothing stands in its way.)"""
+        return len(self.plan) > (self.counts.deleted if self.never_delete else 0)
 
     def close(self) -> None:
         """Give the disk back."""
@@ -275,7 +286,7 @@ def guard(
             kind="source-empty",
         )
     deleted = counts.deleted
-    if survey.incomplete or limit.allows(deleted, counts.parent) or (allow_empty and not survey.found_any):
+    if survey.keeps_gone or limit.allows(deleted, counts.parent) or (allow_empty and not survey.found_any):
         return
     spool, moves, moved = moves_of(survey, site, reader, state)
     spool.close()

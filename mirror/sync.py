@@ -101,6 +101,8 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     job = job or Job("sync")
     began = time.monotonic()
     check_all_ends(source.url, target)
+    if options.publish.never_delete and options.look.delete_excluded:
+        raise UsageError("cannot use --delete-excluded", why="with --delete never nothing is deleted", hint="leave one of them out")
     site = open_site(source)
     site.check()  # a source that cannot be read must not leave a new target behind
     job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
@@ -234,12 +236,13 @@ class _Run:
             self._check_names(survey, parent)
             if self.skipped:
                 survey.rules[_SKIP] = self.skipped
+            survey.never_delete = options.publish.never_delete
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
                 self._show(survey)
                 return True
-            if parent is not None and not len(survey.plan) and not options.tags and not options.heartbeat:
+            if parent is not None and not survey.has_work and not options.tags and not options.heartbeat:
                 return self._nothing_to_do(head or parent, parent, survey)
             return self._carry_out(survey, head, parent, started)
 
@@ -322,7 +325,8 @@ class _Run:
         newest = self._tree.newest if self._tree and self._tree.newest else record
         log.put_hint(self.store, newest)
         self.report.snapshot = record.number
-        self.report.bytes_history = self._tree.history if self._tree else 0
+        if self._tree:
+            self.report.bytes_history, self.report.forgotten = self._tree.history, self._tree.forgotten
         self.report.entries, self.report.bytes = record.manifest.entries, record.manifest.plain
         self._finish(newest, record.manifest, sent)
 
@@ -457,7 +461,8 @@ class _Run:
         head = self._release(found)
         if head is None:
             return False
-        keep_validators(self.reader, self.state, parent.manifest, self.source, survey, self.options.look.routes)
+        if not len(survey.plan):
+            keep_validators(self.reader, self.state, parent.manifest, self.source, survey, self.options.look.routes)
         self._sweep_drafts()
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class SyncReport(ProblemReport):
     """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target
     before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target;
-    bytes_history: of packs for what a tree displaced. rules: paths left out by each.
+    bytes_history: of packs for what a tree displaced. forgotten: older snapshots, for no history is kept. kept: paths that left
+    the site and stay. rules: paths left out by each.
     """
 
     source: str = ""
@@ -34,6 +35,7 @@ class SyncReport(ProblemReport):
     described: int = 0
     moved: int = 0
     deleted: int = 0
+    kept: int = 0
     same: int = 0
     protected: int = 0
     incomplete: bool = False
@@ -45,6 +47,7 @@ class SyncReport(ProblemReport):
     bytes_uploaded: int = 0
     bytes_reused: int = 0
     bytes_history: int = 0
+    forgotten: int = 0
     attempts: int = 1
     seconds: float = 0.0
     requests: dict[str, int] = field(default_factory=dict)
@@ -59,6 +62,8 @@ class SyncReport(ProblemReport):
         self.added, self.changed, self.described = counts.added, counts.changed, counts.described
         self.deleted, self.same, self.protected = counts.deleted, counts.same, counts.protected
         self.incomplete, self.rules = survey.incomplete, survey.rules
+        if survey.never_delete:
+            self.kept, self.deleted = counts.deleted, 0
 
     def tally(self, outcome: Outcome, sent: Sent) -> None:
         """Take in what a transfer and the merge after it made of that."""
@@ -66,6 +71,7 @@ class SyncReport(ProblemReport):
         self.added, self.changed, self.deleted = totals[NEW], totals[CHANGED], totals[DELETED]
         self.moved, self.described = totals[MOVED], totals[DESCRIBED]
         self.same = outcome.root.entries - totals[NEW] - totals[CHANGED] - totals[MOVED] - totals[DESCRIBED]
+        self.kept = max(self.kept - totals[DELETED] - totals[MOVED], 0)
         self.entries, self.bytes = outcome.root.entries, outcome.root.plain
         self.files_resumed = sent.resumed
         self.bytes_read += sent.read

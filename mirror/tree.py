@@ -7,7 +7,7 @@ content goes to drafts beside the live tree, nothing of it into packs: packs are
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,7 @@ from mirror.site.live import LiveTree
 from mirror.site.live_bucket import LiveBucket
 from mirror.snapshot import ManifestReader
 from mirror.spool import Sorter
-from mirror.steps import Works
+from mirror.steps import Order, Works
 from mirror.store.errnos import error_for
 from mirror.store.wrap import Counts
 from mirror.target import Target
@@ -64,6 +64,7 @@ class TreeRun:
     lease_seconds: float = SECONDS
     newest: log.Record | None = None  # record that this run appended
     history: int = 0  # bytes of packs, and of whole files, for what was displaced
+    forgotten: int = 0  # snapshots that cannot be brought back any more
     _live: LiveTree | LiveBucket | None = None
     _holds_others: bool = False  # the live folder had something in it before this run
     _owners: Owners = field(default_factory=lambda: Owners(False, "", ""))
@@ -106,7 +107,7 @@ class TreeRun:
             known.refresh(self.dooms)
             try:
                 with self._publishing():
-                    self._closing(known, head.epoch).finish(found, head)
+                    self._closing(self.works(known, head.epoch, found.body)).finish(found, head)
             except OSError as error:
                 raise self._stopped(error) from error
             head = log.read_head(self.target.store, head.number)
@@ -173,10 +174,10 @@ class TreeRun:
     ) -> log.Record | None:
         """Steps one to four: the snapshot, None when another run was faster and nothing has been changed."""
         epoch = head.epoch if head else 0
-        works = self.works(index, epoch)
+        works = self.works(index, epoch, self.options.members)
         number = (head.number if head else 0) + 1
         try:
-            lingering = Lingering(self.target.store, self.reader, self.target.state, epoch, self.options.grace)
+            lingering = Lingering(self.target.store, self.reader, self.target.state, epoch, self.options.lingers)
             standing = lingering.after(parent, root)
             prepared = Displacement(works, number).prepare(parent.standing if parent else None, standing.root)
             self.history += prepared.sent.stored
@@ -186,9 +187,10 @@ class TreeRun:
                     log.PUBLISHING,
                     self.target.uuid,
                     head,
-                    head.live if head else log.Live(),
+                    self._kept(head, parent),
                     **{name: value for name, value in members.items() if name != "finished"},
                     **standing.members,
+                    **self.options.members,
                     expected=log.ref_json(prepared.expected) if prepared.expected else None,
                     owner=self.job.id,
                 )
@@ -196,7 +198,7 @@ class TreeRun:
                     record = log.append(self.target.store, body)
                     if not isinstance(record, log.Record):
                         return None
-                    closing = self._closing(index, epoch)
+                    closing = self._closing(works)
                     snapshot = closing.carry_out(record, record, steps)
                     self.newest = closing.newest
                     self.history += works.wholes.kept if works.wholes is not None else 0
@@ -204,15 +206,24 @@ class TreeRun:
         except OSError as error:
             raise self._stopped(error) from error
 
-    def works(self, index: ChunkIndex, epoch: int) -> Works:
-        """What the parts of a publish of this run share."""
-        live, target, wholes = self.live, self.target, None
-        if isinstance(live, LiveBucket):
-            wholes = Wholes(live.site, target.store, self.dooms, epoch)
-        return Works(target, self.reader, index, live, self._owners, self.job, self.on_problem, epoch, self.crew, wholes)
+    def _kept(self, head: log.Record | None, parent: log.Record | None) -> log.Live:
+        """The snapshots that can be brought back while the publish goes on."""
+        if self.options.history or parent is None:
+            return head.live if head else log.Live()
+        self.forgotten = len(parent.live)
+        return log.Live.of([parent.number])  # the others are not promised any more before anything of them goes
 
-    def _closing(self, index: ChunkIndex, epoch: int) -> Closing:
-        return Closing(self.works(index, epoch), self.source, self.site, self.job.id, self.told)
+    def works(self, index: ChunkIndex, epoch: int, members: Mapping[str, Any] | None = None) -> Works:
+        """What the parts of a publish of this run share. members: of the publish, as its record has them."""
+        live, target, wholes, members = self.live, self.target, None, members or {}
+        history = members.get("history") is not False
+        if isinstance(live, LiveBucket) and history:
+            wholes = Wholes(live.site, target.store, self.dooms, epoch)
+        return Works(target, self.reader, index, live, self._owners, self.job, self.on_problem, epoch, self.crew, wholes,
+                     Order(members.get("order", ())), history)  # fmt: skip
+
+    def _closing(self, works: Works) -> Closing:
+        return Closing(works, self.source, self.site, self.job.id, self.told)
 
     def _stopped(self, error: OSError) -> Exception:
         raised = error_for(error, "cannot go on publishing into", self.target.tree)

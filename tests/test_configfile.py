@@ -151,6 +151,25 @@ def test_a_value_is_judged_as_that_of_the_flag_is(name: str) -> None:
     assert error_of(f"\n[mirrors.x]\n{key} = {value}\n") == str(flag.value).replace(f"--{key}", f"mirror.toml line 3: {key}")
 
 
+def test_delete_is_a_word_of_syncs_and_a_switch_of_restores() -> None:
+    """Either may stand in the file and in the variable; each command heeds what is meant for it."""
+    for text, never, delete in (
+        ("'never'", True, False),
+        ("'after'", False, False),
+        ("true", False, True),
+        ("false", False, False),
+    ):
+        (mirror,) = parse(f"[mirrors.x]\ndelete = {text}\n").values()
+        asked = Settings({}, {}, mirror.values)
+        assert (config.publish_options(asked).never_delete, config.restore_options(asked, "").delete) == (never, delete)
+        asked = Settings({}, {"MIRROR_DELETE": text.strip("'")})
+        assert (config.publish_options(asked).never_delete, config.restore_options(asked, "").delete) == (never, delete)
+    assert config.publish_options(Settings({"delete": "never"})).never_delete
+    for wrong in ("yes", "no", True, False):
+        with pytest.raises(UsageError, match=r"cannot use --delete .*: it is none of after, never"):
+            config.publish_options(Settings({"delete": wrong}))
+
+
 def test_what_takes_any_text_is_known() -> None:
     """A new flag with a value is either judged in the file too, or belongs in this list."""
     free = {
@@ -158,7 +177,7 @@ def test_what_takes_any_text_is_known() -> None:
     }
     assert free == {
         "against", "at", "cache-dir", "changes-file", "chmod", "chown", "endpoint-url", "exclude", "filter-from", "include",
-        "layout", "log-file", "profile", "region", "site", "store", "tag",
+        "layout", "log-file", "order", "profile", "region", "site", "store", "tag",
     }  # fmt: skip
 
 

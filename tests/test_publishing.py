@@ -1,160 +1,347 @@
-"""The proof of publishing: people look at a site all the while releases are synced into it, and never see half of one.
-
-    ./tests/run.sh -m long tests/test_publishing.py
-
-A release is 500 pages, each of which names five assets whose names hold the checksum of their content; the next release has none of
-them. nginx serves the tree (with the block of docs/hosting.md), visitors.py looks. With rsync in our place the same visitors see
-pages whose assets are gone, so they do see what there is to be seen.
-"""
+"""How a site is published into a tree, as the user wants it: `--order`, `--delete`, `--no-history`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import subprocess
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import Any
 
 import pytest
-from mirrors import target_in
-from nginx import Nginx
-from trees import MAKE
-from visitors import ASSETS
+from mirrors import BEGINNING, mirror, settle, target_in, tree, write
+from trees import MAKE, Night, Walk, all_restore, clean, differing, live, publish, restored
 
+from mirror.contents import snapshots
+from mirror.errors import MirrorError, UsageError
+from mirror.events import Event, Job, SnapshotCommitted, Stamped
 from mirror.plan import DeletionLimit
 from mirror.publishing import PublishOptions
-from mirror.site import SiteSpec
-from mirror.sync import SyncOptions, sync
-from mirror.target import TargetSpec
+from mirror.site import Filter, SiteSpec
+from mirror.steps import Order
+from mirror.store import StoreSpec
+from mirror.survey import LookOptions
+from mirror.sync import SyncOptions, SyncReport, sync
+from mirror.target import Making, TargetSpec
+from mirror.verify import verify
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
-
-PAGES, RELEASES = 500, 100
-VIEWS, STRADDLING, OVERTAKEN = 10_000, 1_000, 500  # at least
-THREADS, PATIENCE = 24, 0.3  # of the visitors; seconds
-VISITORS = Path(__file__).with_name("visitors.py")
-
-
-class View(NamedTuple):
-    """One page and its assets, as somebody saw them. Times in seconds since 1970."""
-
-    begun: float
-    ended: float
-    release: int
-    wrong: str
+ALL = DeletionLimit(percent=100)
 
 
-class Publish(NamedTuple):
-    """When one release was published. visible: when its last page had been."""
-
-    begun: float
-    visible: float
-    ended: float
+@pytest.fixture
+def target(tmp_path: Path) -> TargetSpec:
+    return target_in(tmp_path, "live")
 
 
-def make_release(root: Path, number: int) -> None:
-    """The site of one release, in place of the one before it."""
-    for folder in (root / "pages", root / "assets"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    for page in range(PAGES):
-        links = []
-        for asset in range(ASSETS):
-            data = f"/* release {number}, page {page}, asset {asset} */\n".encode() * (1 + (page * asset) % 90)
-            name = f"part-{page:03}-{asset}.{hashlib.md5(data).hexdigest()}.{'css' if asset % 2 else 'js'}"
-            (root / "assets" / name).write_bytes(data)
-            links.append(f'<link href="/assets/{name}">' if asset % 2 else f'<script src="/assets/{name}"></script>')
-        body = f"<html><!-- release {number} -->{''.join(links)}{'<p>text</p>' * (page % 400)}</html>\n".encode()
-        (root / "pages" / f"{page:03}.html").write_bytes(b"<!-- %s -->\n%s" % (hashlib.md5(body).hexdigest().encode(), body))
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    site = tmp_path / "site"
+    for name in ("a.css", "b.js", "data.bin", "index.html", "list.do", "sub/z.css", "sub/page.html"):
+        write(site / name, name.encode() * 40)
+    settle(site)
+    return site
 
 
-@contextmanager
-def visited(port: int) -> Iterator[list[View]]:
-    """People look meanwhile; afterwards the list has what they saw."""
-    command = [sys.executable, str(VISITORS), *map(str, (port, PAGES, THREADS, PATIENCE))]
-    views: list[View] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as people:
-        try:
-            time.sleep(0.5)
-            yield views
-        finally:
-            said, _ = people.communicate(timeout=120)
-    assert people.returncode == 0
-    views += [View(*json.loads(line)) for line in said.splitlines()]
+def chosen(site: Path, target: TargetSpec, **options: Any) -> SyncReport:
+    report = publish(site, target, publish=PublishOptions(**options), max_delete=ALL)
+    assert report.problems == [], report.problems
+    return report
 
 
-def publishes_of(target: TargetSpec) -> list[Publish]:
-    """When each release was published: as the log has it, whose records are files with times."""
-    found: list[list[float]] = []
-    for path in sorted((Path(target.store.url) / ".mirror" / "log").iterdir()):
-        kind, when = json.loads(path.read_text())["kind"], path.stat().st_mtime
-        if kind == "publishing":
-            found.append([when])
-        else:
-            found[-1].append(when)
-    return [Publish(times[0], times[1], times[-1]) for times in found]
+def edit(site: Path, text: bytes) -> None:
+    for path in sorted(site.rglob("*")):
+        if path.is_file():
+            path.write_bytes(text + path.name.encode())
+            os.utime(path, ns=(BEGINNING + len(text), BEGINNING + len(text)))
+    settle(site)
 
 
-def straddling(views: list[View], publishes: list[Publish]) -> int:
-    """How many views there were during whose time a publish went on."""
-    return sum(any(view.begun <= each.ended and each.begun <= view.ended for each in publishes) for view in views)
+# -- order
 
 
-def test_people_never_see_half_a_release(tmp_path: Path, nginx: Callable[..., Nginx]) -> None:
-    site, target = tmp_path / "site", target_in(tmp_path, "live")
-    options = SyncOptions(making=MAKE, workers=0, max_delete=DeletionLimit(percent=100), publish=PublishOptions(grace=1))
+def arrivals(site: Path, target: TargetSpec, order: tuple[str, ...]) -> list[str]:
+    """The files of a site in the order in which they come into the live tree, by the calls of the one function that does it."""
+    found: list[str] = []
 
-    def release(number: int) -> None:
-        make_release(site, number)
-        report = sync(SiteSpec(str(site)), target, options)
-        assert report.problems == [], report.problems
-        assert report.snapshot
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_qualname == "LiveTree.put":
+            found.append(frame.f_locals["path"].decode())
 
-    release(0)
-    with visited(nginx(Path(target.store.url)).port) as views:
-        begun = time.monotonic()
-        for number in range(1, RELEASES + 1):
-            release(number)
-        took = time.monotonic() - begun
-        while time.monotonic() < begun + 20:
-            time.sleep(0.1)
-    publishes = publishes_of(target)
-    assert len(publishes) == RELEASES + 1
-    # Two releases later its assets may be gone: who takes as long as that for one page was not promised anything.
-    late = [view for view in views if view.release + 2 <= RELEASES and view.ended >= publishes[view.release + 2].visible]
-    wrong = [view.wrong for view in views if view.wrong and view not in late]
-    overtaken = sum(view.release < RELEASES and view.begun < publishes[view.release + 1].visible <= view.ended for view in views)
-    overlapping = straddling(views, publishes[1:])
-    print(f"{len(views):,} pages, {overlapping:,} while a publish went on, {overtaken:,} overtaken by the next release, "  # noqa: T201
-          f"{len(late)} too late; {RELEASES} releases in {took:.0f} s; wrong: {len(wrong)}")  # fmt: skip
-    assert wrong == []
-    assert len(views) - len(late) >= VIEWS
-    assert overlapping >= STRADDLING
-    assert overtaken >= OVERTAKEN
-    assert len(late) <= len(views) / 100
-    assert {view.release for view in views} == {*range(RELEASES + 1)}
-    assert len(list((Path(target.store.url) / "assets").iterdir())) == 2 * PAGES * ASSETS, "those of the last release and one more"
+    edit(site, b"once more ")
+    sys.setprofile(profile)
+    try:
+        chosen(site, target, order=order)
+    finally:
+        sys.setprofile(None)
+    return found
 
 
-def test_the_same_people_see_what_rsync_does(tmp_path: Path, nginx: Callable[..., Nginx]) -> None:
-    site, live = tmp_path / "site", tmp_path / "live"
-    publishes = []
+def test_the_order_of_a_publish_by_default(site: Path, target: TargetSpec) -> None:
+    chosen(site, target)
+    assert arrivals(site, target, ()) == ["a.css", "b.js", "sub/z.css", "data.bin", "list.do", "index.html", "sub/page.html"]
 
-    def release(number: int) -> None:
-        make_release(site, number)
-        begun = time.time()
-        subprocess.run(["rsync", "-a", "--delete", f"{site}/", f"{live}/"], check=True)
-        publishes.append(Publish(begun, time.time(), time.time()))
 
-    release(0)
-    with visited(nginx(live).port) as views:
-        for number in range(1, 21):
-            release(number)
-    wrong = [view.wrong for view in views if view.wrong]
-    print(f"{len(views):,} pages, {straddling(views, publishes[1:]):,} while rsync ran; wrong: {len(wrong)}")  # noqa: T201
-    assert any("status 404" in each for each in wrong)
+def test_globs_come_first_and_the_rest_by_default(site: Path, target: TargetSpec) -> None:
+    chosen(site, target)
+    order = arrivals(site, target, ("sub/", "*.do"))
+    assert order == ["sub/page.html", "sub/z.css", "list.do", "a.css", "b.js", "data.bin", "index.html"]
+
+
+def test_the_rest_may_stand_anywhere(site: Path, target: TargetSpec) -> None:
+    chosen(site, target)
+    order = arrivals(site, target, ("*.bin", "...", "/index.html", "list.*"))
+    assert order == ["data.bin", "a.css", "b.js", "sub/z.css", "sub/page.html", "index.html", "list.do"]
+
+
+def test_ranks_of_an_order() -> None:
+    order = Order(("b*", "...", "c*", "b.css"))
+    assert [order.rank(path) for path in (b"b.css", b"x.css", b"x.bin", b"x.html", b"c.css")] == [0, 1, 2, 3, 4]
+    assert order.ranks == 6
+    assert Order(("caf\N{LATIN SMALL LETTER E WITH ACUTE}*",)).rank(b"caf\xc3\xa9.html") == 0
+    assert Order(("*.a",)).rank(b"\xff.a") == 0
+
+
+@pytest.mark.parametrize(
+    ("order", "why"),
+    [
+        (("",), "it can match nothing"),
+        (("!a",), "it can match nothing"),
+        (("a", "a"), "it is given twice"),
+        (("...", "..."), "it is given twice"),
+        (tuple(map(str, range(101))), "at most 100 globs of 1,000 characters are possible"),
+        (("x" * 1001,), "at most 100 globs of 1,000 characters are possible"),
+    ],
+)
+def test_an_order_that_cannot_be(site: Path, target: TargetSpec, order: tuple[str, ...], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        publish(site, target, publish=PublishOptions(order=order))
+    assert not Path(target.store.url).exists(), "nothing may be made"
+
+
+# -- what a packed target has not
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"), [({"order": ("a",)}, "--order"), ({"grace": 1}, "--delete-grace"), ({"history": False}, "--no-history")]
+)
+def test_a_packed_target_has_no_live_files(site: Path, tmp_path: Path, options: dict[str, Any], flag: str) -> None:
+    target = target_in(tmp_path)
+    with pytest.raises(UsageError, match=f"cannot use {flag}"):
+        mirror(site, target, making=Making("packed", "www"), publish=PublishOptions(**options))
+    assert not Path(target.store.url).exists(), "nothing may be made"
+    mirror(site, target)
+    with pytest.raises(UsageError, match=f"cannot use {flag}"):
+        mirror(site, target, making=Making(), publish=PublishOptions(**options))
+
+
+def test_graces_that_cannot_be(site: Path, target: TargetSpec) -> None:
+    for options, why in [
+        ({"grace": -1}, "0 to 1,000"),
+        ({"grace": 1001}, "0 to 1,000"),
+        ({"grace": 1, "never_delete": True}, "never"),
+    ]:
+        with pytest.raises(UsageError, match=why):
+            publish(site, target, publish=PublishOptions(**options))
+    assert not Path(target.store.url).exists()
+
+
+# -- deletions
+
+
+@pytest.mark.parametrize("layout", ["packed", "tree"])
+def test_never_delete(site: Path, tmp_path: Path, layout: str) -> None:
+    target = target_in(tmp_path, layout)
+    never = {"making": Making(layout, "www"), "publish": PublishOptions(never_delete=True)}
+    first = publish(site, target, **never)
+    whole = tree(site)
+    for name in ("a.css", "index.html", "sub/z.css", "sub/page.html"):
+        (site / name).unlink()
+    (site / "sub").rmdir()
+    settle(site)
+    report = publish(site, target, dry_run=True, **never)
+    assert (report.deleted, report.kept) == (0, 5)
+    report = publish(site, target, **never)
+    assert (report.problems, report.deleted, report.kept) == ([], 0, 5)
+    again = publish(site, target, **never)
+    assert (again.snapshot, again.kept) == (0, 5), "nothing is new, nothing goes"
+    write(site / "new.html", b"new")
+    settle(site)
+    report = publish(site, target, **never)
+    assert (report.snapshot > 0, report.added, report.deleted, report.kept) == (True, 1, 0, 5)
+    everything = whole | tree(site)
+    nights = {first.snapshot: whole, report.snapshot: everything}
+    all_restore(target, nights, tmp_path)
+    if layout == "tree":
+        assert not (wrong := differing(live(target), everything)), wrong
+    assert verify(target).problems == []
+    gone = publish(site, target, max_delete=ALL)
+    assert (gone.deleted, gone.kept) == (5, 0)
+    all_restore(target, nights | {gone.snapshot: tree(site)}, tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["packed", "tree"])
+def test_what_stands_in_the_way_goes_all_the_same(site: Path, tmp_path: Path, layout: str) -> None:
+    target = target_in(tmp_path, layout)
+    never = {"making": Making(layout, "www"), "publish": PublishOptions(never_delete=True)}
+    publish(site, target, **never)
+    (site / "a.css").unlink()
+    write(site / "a.css" / "inside", b"a folder now")
+    for name in ("z.css", "page.html"):
+        (site / "sub" / name).unlink()
+    (site / "sub").rmdir()
+    write(site / "sub", b"a file now")
+    (site / "b.js").unlink()
+    settle(site)
+    report = publish(site, target, **never)
+    assert report.problems == []
+    wanted = set(tree(site)) | {b"b.js"}
+    assert set(restored_paths(target, report.snapshot, tmp_path)) == wanted
+    if layout == "tree":
+        assert set(live(target)) == wanted
+    assert verify(target).problems == []
+
+
+def restored_paths(target: TargetSpec, at: int, folder: Path) -> Night:
+    return restored(target, at, folder / "out")
+
+
+@pytest.mark.parametrize("layout", ["packed", "tree"])
+def test_a_hard_link_that_is_never_deleted_keeps_its_content(site: Path, tmp_path: Path, layout: str) -> None:
+    target = target_in(tmp_path, layout)
+    never = {"making": Making(layout, "www"), "publish": PublishOptions(never_delete=True)}
+    (site / "link.css").hardlink_to(site / "a.css")
+    settle(site)
+    publish(site, target, **never)
+    before = (site / "a.css").read_bytes()
+    (site / "link.css").unlink()
+    write(site / "a.css", b"another content", BEGINNING + 5)
+    settle(site)
+    report = publish(site, target, **never)
+    back = tmp_path / "back"
+    from mirror.restore import RestoreOptions, restore
+
+    assert restore(target, str(back), RestoreOptions(at=str(report.snapshot), workers=0)).problems == []
+    assert ((back / "a.css").read_bytes(), (back / "link.css").read_bytes()) == (b"another content", before)
+    assert verify(target).problems == []
+
+
+def test_never_delete_leaves_what_lingers(site: Path, target: TargetSpec) -> None:
+    chosen(site, target, grace=1)
+    (site / "a.css").unlink()
+    settle(site)
+    chosen(site, target, grace=1)
+    write(site / "new.html", b"new")
+    settle(site)
+    chosen(site, target, never_delete=True)
+    assert b"a.css" in live(target)
+    assert verify(target).problems == []
+    write(site / "newer.html", b"newer")
+    settle(site)
+    clean(site, target)
+
+
+def test_never_and_delete_excluded_do_not_go_together(site: Path, target: TargetSpec) -> None:
+    with pytest.raises(UsageError, match="never"):
+        publish(site, target, look=LookOptions(delete_excluded=True), publish=PublishOptions(never_delete=True))
+
+
+def test_excluded_paths_stay_in_a_tree_unless_delete_excluded(site: Path, target: TargetSpec, tmp_path: Path) -> None:
+    first = chosen(site, target)
+    whole = tree(site)
+    spec = SiteSpec(str(site), Filter((("exclude", "*.css"),)))
+    options = {"making": MAKE, "workers": 0, "min_free": 0, "max_delete": ALL}
+    report = sync(spec, target, SyncOptions(**options))
+    assert (report.deleted, report.protected, b"a.css" in live(target)) == (0, 2, True)
+    report = sync(spec, target, SyncOptions(look=LookOptions(delete_excluded=True), **options))
+    assert (report.problems, report.deleted) == ([], 2)
+    assert set(live(target)) == set(whole) - {b"a.css", b"sub/z.css"}
+    all_restore(target, {first.snapshot: whole}, tmp_path)
+    assert verify(target).problems == []
+
+
+# -- no history
+
+
+def packs(target: TargetSpec) -> list[Path]:
+    return [path for path in (Path(target.store.url) / ".mirror" / "packs").rglob("*") if path.is_file()]
+
+
+def test_without_history_nothing_is_packed_and_older_snapshots_are_forgotten(
+    site: Path, target: TargetSpec, tmp_path: Path
+) -> None:
+    chosen(site, target)
+    edit(site, b"second ")
+    chosen(site, target)
+    before = packs(target)
+    assert before
+    edit(site, b"third ")
+    (site / "b.js").unlink()
+    (site / "data.bin").rename(site / "moved.bin")
+    settle(site)
+    third = chosen(site, target, history=False)
+    assert (third.bytes_history, third.forgotten) == (0, 2)
+    assert packs(target) == before
+    assert [line.number for line in snapshots(target)] == [third.snapshot]
+    nights = {third.snapshot: tree(site)}
+    all_restore(target, nights, tmp_path)
+    assert verify(target).problems == []
+    edit(site, b"the fourth ")
+    fourth = chosen(site, target)
+    assert fourth.bytes_history > 0
+    assert fourth.forgotten == 0
+    all_restore(target, nights | {fourth.snapshot: tree(site)}, tmp_path)
+    assert verify(target).problems == []
+
+
+def test_without_history_somebodys_work_is_kept_aside(site: Path, target: TargetSpec) -> None:
+    chosen(site, target)
+    write(Path(target.store.url) / "a.css", b"somebody's work", BEGINNING + 7)
+    edit(site, b"second ")
+    report = publish(site, target, publish=PublishOptions(history=False))
+    assert [(problem.path, problem.kind) for problem in report.problems] == [("a.css", "drift")]
+    aside = Path(target.store.url) / ".mirror" / "aside"
+    assert [path.read_bytes() for path in aside.rglob("*.css")] == [b"somebody's work"]
+    assert verify(target).problems == []
+
+
+def test_without_history_the_older_snapshots_are_not_promised_while_it_publishes(site: Path, target: TargetSpec) -> None:
+    """A run that stops between two live files leaves a target that says what it has."""
+    for text in (b"one ", b"second "):
+        edit(site, text)
+        chosen(site, target)
+    (numbers := [line.number for line in snapshots(target)]).sort()
+    edit(site, b"the third ")
+    seen: list[list[int]] = []
+
+    def listen(stamped: Stamped) -> None:
+        event: Event = stamped.event
+        if type(event).__name__ == "PhaseBegan" and event.phase == "write":  # type: ignore[union-attr]
+            seen.append([line.number for line in snapshots(target)])
+        assert not isinstance(event, SnapshotCommitted) or seen
+
+    options = SyncOptions(making=MAKE, workers=0, min_free=0, publish=PublishOptions(history=False))
+    report = sync(SiteSpec(str(site)), target, options, Job("sync", [listen]))
+    assert seen[0] == numbers[-1:]
+    assert [line.number for line in snapshots(target)] == [report.snapshot]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_site_with_and_without_history(tmp_path: Path, seed: int) -> None:
+    walk, target = Walk(tmp_path / "site", seed + 50), TargetSpec(StoreSpec(str(tmp_path / "live")), tmp_path / "cache")
+    nights: dict[int, Night] = {}
+    for number in range(8):
+        history = bool(walk.chance.randrange(2))
+        report = chosen(walk.root, target, history=history, grace=number % 3 and 1)
+        if report.snapshot:
+            nights = {**(nights if history else {}), report.snapshot: tree(walk.root)}
+        assert [line.number for line in snapshots(target)] == sorted(nights)
+        assert verify(target).problems == []
+        all_restore(target, nights, tmp_path)
+        walk.edit()
+
+
+def test_the_report_of_a_usage_error_is_one_sentence(site: Path, target: TargetSpec) -> None:
+    with pytest.raises(MirrorError) as caught:
+        publish(site, target, publish=PublishOptions(grace=2000))
+    assert str(caught.value) == "cannot use --delete-grace 2000: 0 to 1,000 snapshots are possible"
+    assert caught.value.exit_code == 2

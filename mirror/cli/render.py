@@ -69,6 +69,10 @@ def _sync(report: Any) -> Iterator[str]:
         )
     if report.bytes_history:
         yield f"history: {size_text(report.bytes_history)} for what was overwritten or deleted"
+    if report.forgotten:
+        yield f"no history is kept: {report.forgotten:,} older snapshots are forgotten"
+    if report.kept:
+        yield f"kept although they left the site: {report.kept:,}"
     if report.files_resumed:
         yield f"{report.files_resumed:,} files had been read by an earlier run that did not end"
     for rule, count in report.rules.items():

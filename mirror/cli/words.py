@@ -42,6 +42,11 @@ class Flag:
     def dest(self) -> str:
         return self.called or self.name.replace("-", "_")
 
+    @property
+    def opposite(self) -> str:
+        """What turns a switch off."""
+        return f"--no-{self.name}" if not self.name.startswith("no-") else f"--{self.name.removeprefix('no-')}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verb:
@@ -169,6 +174,7 @@ SYNC: Final = Verb(
         *RULES,
         DELETE_EXCLUDED,
         XATTRS,
+        Flag("delete", "what left SRC is deleted after all else is in place (the default), or never", "after|never"),
         Flag(
             "delete-grace",
             "in a tree: assets and other files that left SRC (pages do not) stay for N snapshots more (default 0)",
@@ -176,6 +182,13 @@ SYNC: Final = Verb(
         ),
         SYMLINKS,
         HEADER,
+        Flag(
+            "order",
+            "in a tree: what matches the first GLOB is published first, then the second; `...` is all else (assets, others, pages)",
+            "GLOB",
+            many=True,
+        ),
+        Flag("no-history", "in a tree: do not keep what is overwritten or deleted; older snapshots are forgotten"),
         Flag("max-transfer", "stop when so many bytes have been stored, such as 10G; progress is kept, exit 8", "SIZE"),
         MAX_DURATION,
         MIN_FREE,
@@ -374,10 +387,12 @@ def configurable() -> dict[str, Option]:
     """What mirror.toml may say of a mirror besides its ends: every flag but the two that have no meaning there."""
     from mirror.configfile import Option
 
-    flags = {flag.name: flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source")}
-    options = {
-        flag.name: Option(not flag.value, flag.many, number=flag.value in _NUMBERS, place=flag.value in _PLACES)
-        for flag in flags.values()
+    flags = [flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source")]
+    switches = {flag.name for flag in flags if not flag.value}
+    valued = {flag.name: flag for flag in flags if flag.value}
+    options = {name: Option(switch=True) for name in switches - valued.keys()} | {
+        flag.name: Option(flag.name in switches, flag.many, True, number=flag.value in _NUMBERS, place=flag.value in _PLACES)
+        for flag in valued.values()
     }
     return options | {"headers": replace(options["header"], called="header")}  # a list reads better so; both are heeded
 
@@ -420,7 +435,7 @@ def parse(verb: Verb, arguments: Sequence[str]) -> tuple[list[str], dict[str, An
         names = [f"--{flag.name}", *([f"-{flag.short}"] if flag.short else [])]
         if not flag.value:
             parser.add_argument(*names, dest=flag.dest, action="store_const", const=True)
-            parser.add_argument(f"--no-{flag.name}", dest=flag.dest, action="store_const", const=False)
+            parser.add_argument(flag.opposite, dest=flag.dest, action="store_const", const=False)
         else:
             rule = flag.dest in RULE_FLAGS
             parser.add_argument(*names, dest=flag.dest, action=_Rule if rule else "append" if flag.many else "store")

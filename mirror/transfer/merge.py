@@ -26,7 +26,7 @@ Merged = tuple[Entry, tuple[int, int]]
 class Merger:
     """content: joined ids → what the entry holds (inline, or a list object that it writes). same_list: whether an entry's list
     object holds just these ids. keep_gone: the scan was incomplete, nothing may be deleted but what stands in the way of
-    something new."""
+    something new. parts_links: what is gone stays for good, so that a hard link becomes a file of its own."""
 
     content: Callable[[bytes], tuple[bytes, Ref | None]]
     same_list: Callable[[File | Page, bytes], bool]
@@ -34,6 +34,7 @@ class Merger:
     on_change: Callable[[str, Entry], None]
     keep_gone: bool = False
     in_the_way: Callable[[bytes], bool] = lambda path: False
+    parts_links: bool = False
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((NEW, CHANGED, DELETED, SAME, DESCRIBED), 0))
     changed_something: bool = False
 
@@ -56,7 +57,7 @@ class Merger:
                 yield item.entry, item.validator
             elif type(item) is Drop:
                 if self.keep_gone and not self.in_the_way(path):
-                    yield item.entry, UNPROVEN
+                    yield self._kept(item.entry), UNPROVEN
                 else:
                     self._say(DELETED, item.entry)
             elif type(item) is Fetch:
@@ -64,6 +65,11 @@ class Merger:
         while old is not None:
             yield old, next(known)
             old = next(parents, None)
+
+    def _kept(self, entry: Entry) -> Entry:
+        if self.parts_links and type(entry) is File and entry.link:
+            return msgspec.structs.replace(entry, link=b"")  # its other names may become another file, it does not
+        return entry
 
     def _say(self, symbol: str, entry: Entry) -> None:
         self.counts[symbol] += 1
