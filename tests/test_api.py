@@ -13,7 +13,7 @@ import pytest
 
 import mirror
 from mirror.config import Settings
-from mirror.errors import SourceError, TargetMissingError, UsageError
+from mirror.errors import InTheWayError, SourceError, TargetMissingError, UsageError
 from mirror.events import RunStarted, Stamped
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +74,17 @@ def test_reading(target: Path) -> None:
 def test_parts_of_a_snapshot(target: Path) -> None:
     mirror.restore(target, "part", [b"css", "new.html"], at=2)
     assert sorted(path.name for path in (target.parent / "part").iterdir()) == ["css", "new.html"]
+
+
+def test_there_and_back_again(site: Path, target: Path) -> None:
+    report = mirror.rollback("target", 1)
+    assert (report.exit_code, report.snapshot, report.rollback_of, report.deleted) == (0, 3, 1, 1)
+    assert mirror.rollback("target", at="tag:second", dry_run=True, max_delete=0).added == 1
+    with pytest.raises(InTheWayError, match="mirror sync --release"):
+        mirror.sync(site, target)
+    assert mirror.sync(site, target, release=True).added == 1
+    with pytest.raises(UsageError, match="no snapshot is named"):
+        mirror.rollback("target")
 
 
 def test_init() -> None:

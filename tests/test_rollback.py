@@ -16,25 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drive import cli, shape, shell
+from drive import as_nobody, cli, give_to_nobody, shape, shared_folder, shell
 from mirrors import BEGINNING, in_memory, make_site, mirror, noise, settle, target_in, three_nights, tree, write
+from msgspec.structs import replace
 from test_tree_crash import change, prepared
 from trees import Night, Walk, all_restore, clean, differing, kinds, live, publish, restored
+from xxhash import xxh3_128_digest
 
 from mirror import log
+from mirror.chunking import chunk_id
 from mirror.contents import snapshots
+from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, DeletionGuardError, InTheWayError, MirrorError, UsageError
 from mirror.events import Job, Notice, PhaseBegan, Stamped
 from mirror.hold import append, begin, hold_of
+from mirror.manifest import File, cut_entries
 from mirror.plan import DeletionLimit
 from mirror.rollback import RollbackOptions, RollbackReport, rollback
 from mirror.site import Filter, SiteSpec
+from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.sync import SyncOptions, sync
 from mirror.target import TargetSpec
 from mirror.verify import verify
 
+__all__ = ["shared_folder"]
 EVERYTHING = DeletionLimit(percent=100)
 RUNNER = Path(__file__).with_name("killed.py")
 
@@ -444,6 +451,42 @@ def test_a_hold_that_lost_its_number_says_so(tmp_path: Path) -> None:
     assert append(store, head.body["target"], head, None) is None
 
 
+@pytest.mark.parametrize("known", ["", "no cache", "forgotten"])
+def test_the_release_reads_what_has_the_size_and_time_of_what_came_back(tmp_path: Path, target: TargetSpec, known: str) -> None:
+    """The site holds what the rollback took away, in a file as long and as old as the one that came back: as npm makes them."""
+    site = tmp_path / "site"
+    for name in ("index.js", "other.js", "same.js"):
+        write(site / name, b"good " + name.encode())
+    settle(site)
+    first = clean(site, target).snapshot
+    was = tree(site)
+    write(site / "index.js", b"evil index.js")
+    settle(site)
+    second = clean(site, target).snapshot
+    back(target, first)
+    back(target, second)
+    back(target, first)
+    if known == "no cache":
+        shutil.rmtree(tmp_path / "cache")
+    elif known == "forgotten":
+        store = FolderStore(str(store_of(target)))
+        head = log.read_head(store)
+        assert head
+        kept = [number for number in head.live if number != second]
+        assert isinstance(log.append(store, log.draft(log.FORGET, head.body["target"], head, kept)), log.Record)
+        shutil.rmtree(tmp_path / "cache")
+    differs = cli("diff", site, target.store.url, "--cache-dir", target.cache)
+    assert differs.out == "* index.js\n"
+    assert cli("sync", site, target.store.url, "-n", "--cache-dir", target.cache).out == "* index.js\n"
+    report = clean(site, target, release=True)
+    assert report.changed == 1
+    assert report.bytes_read < 100
+    all_restore(target, {first: was, report.snapshot: tree(site)}, tmp_path)
+    quiet = clean(site, target)
+    assert (quiet.snapshot, quiet.files_read) == (0, 0)
+    assert quiet.requests["get"] <= 5
+
+
 # -- what is not ours, what is protected, what is damaged
 
 
@@ -615,6 +658,65 @@ def test_wrong_rules_in_a_record_are_damage(tmp_path: Path) -> None:
     with pytest.raises(DamageError, match="rules"):
         back(target, 1)
     assert back(target, 1, rules=(("exclude", "*.tmp"),)).snapshot == 4
+
+
+def test_a_snapshot_that_lies_leads_nowhere(tmp_path: Path, target: TargetSpec) -> None:
+    """Its manifest names paths of the store itself, and one below a link that somebody made."""
+    site = make_site(tmp_path / "site")
+    write(site / "evil", b"evil")
+    settle(site)
+    clean(site, target)
+    root, outside = Path(target.store.url), tmp_path / "outside"
+    outside.mkdir()
+    (root / "way out").symlink_to(outside)
+    store = FolderStore(str(store_of(target)))
+    head = log.read_head(store)
+    assert head
+    reader, writer = ManifestReader(store, None), ManifestWriter(store, 0, {})
+    evil = File(b"", 4, xxh3_128_digest(b"evil"), 0, chunk_id(b"evil"), mtime=BEGINNING)
+    paths = (b".mirror/latest.json", b".mirror/log/000000000009.json", b"way out/in")
+    entries = sorted([*reader.entries(head.manifest), *(replace(evil, path=path) for path in paths)], key=lambda entry: entry.path)
+    manifest = writer.tree((writer.put(SEGMENT, piece) for piece in cut_entries(entries)), root_is_node=True)
+    members = {name: head.body[name] for name in ("source", "started", "tags", "filters", "totals", "parents")}
+    for ref in (log.ref_json(manifest), log.ref_json(head.manifest)):
+        live_now = [*head.live, head.number + 1]
+        record = log.append(store, log.draft(log.SNAPSHOT, head.body["target"], head, live_now, **members, manifest=ref))
+        assert isinstance(record, log.Record)
+        head = record
+    report = back(target, head.number - 1, delete_excluded=True)
+    assert {path for path, kind in kinds(report.problems) if kind == "unwritable"} == {os.fsdecode(path) for path in paths}
+    assert list(outside.iterdir()) == []
+    assert len(records(target)) == json.loads((root / ".mirror" / "latest.json").read_text())["number"]
+    assert report.exit_code == 23
+
+
+def test_without_the_rights_of_root(shared_folder: Path) -> None:
+    site, root = shared_folder / "site", shared_folder / "live"
+    write(site / "read-only" / "a.html", b"one")
+    write(site / "closed" / "b.html", b"one")
+    settle(site)
+    modes = ((site / "read-only" / "a.html", 0o444), (site / "closed", 0o555))
+    for path, mode in modes:
+        path.chmod(mode)
+    give_to_nobody(shared_folder)
+    shared_folder.chmod(0o777)
+    words = (root, "--cache-dir", shared_folder / "cache", "--min-free", "0")
+    assert as_nobody("sync", site, *words, "--layout", "tree").code == 0
+    was = tree(site)
+    for path, _ in modes:
+        path.chmod(0o755)
+    write(site / "read-only" / "a.html", b"two", BEGINNING + 1)
+    (site / "closed" / "b.html").unlink()
+    settle(site)
+    give_to_nobody(site)
+    assert as_nobody("sync", site, *words).code == 0
+    done = as_nobody("rollback", *words, "--at", "2")
+    assert done.code == 0, done.err
+    there = TargetSpec(StoreSpec(str(root)), None)
+    assert not (wrong := differing(live(there), was)), wrong
+    assert as_nobody("sync", site, *words).code == 11
+    assert as_nobody("sync", site, *words, "--release").code == 0
+    assert not (wrong := differing(live(there), tree(site))), wrong
 
 
 def test_at_must_be_said() -> None:

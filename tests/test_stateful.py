@@ -1,4 +1,5 @@
-"""A small site and its target through edits, syncs, crashes, lost answers, races, prunes and set-backs, against a dictionary.
+"""A small site and its target through edits, syncs, rollbacks, crashes, lost answers, races, prunes and set-backs, against a
+dictionary.
 
 The dictionary is what was really in the folder when each snapshot was taken, asked of the system itself. Whatever happens in
 between, every live snapshot comes back as it was, and none appears or goes but by a record.
@@ -25,10 +26,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from mirrors import BEGINNING, Item, noise, tree
 
 from mirror import log
-from mirror.errors import TemporaryError
+from mirror.errors import TargetMissingError, TemporaryError, UsageError
+from mirror.hold import hold_of
 from mirror.keys import record_number
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
+from mirror.rollback import RollbackOptions, rollback
 from mirror.site import SiteSpec
 from mirror.store import Data, Stat, StoreSpec
 from mirror.store.memory import MemoryStore
@@ -129,6 +132,7 @@ class Nights(RuleBasedStateMachine):
         assert isinstance(store, Flaky)
         self.store = store
         self.truth: dict[int, dict[bytes, Item]] = {}
+        self.was: dict[int, dict[bytes, Item]] = {}  # what a rollback may have brought back, though it was forgotten meanwhile
         self.copy: tuple[dict[str, bytes], dict[int, dict[bytes, Item]]] | None = None
         self.tick = BEGINNING
         self.run("one")
@@ -210,6 +214,7 @@ class Nights(RuleBasedStateMachine):
             max_delete=DeletionLimit(percent=100),
             allow_empty_source=True,
             tags=tags,
+            release=True,
         )
         try:
             report = sync(SiteSpec(str(self.site)), self.spec(host), options)
@@ -225,7 +230,8 @@ class Nights(RuleBasedStateMachine):
         live = list(head.live) if head else []
         fresh = [number for number in live if number not in self.truth]
         for number in fresh:
-            self.truth[number] = tree(self.site)
+            of = log.read_record(self.store, number).body.get("rollback_of")
+            self.truth[number] = (self.was | self.truth)[of] if of else tree(self.site)
         assert live == sorted(self.truth)
 
     @rule(
@@ -253,10 +259,39 @@ class Nights(RuleBasedStateMachine):
 
     def _race(self, how: str, host: str, seed: int) -> None:
         if how == "race: run":
-            options = SyncOptions(workers=0, max_delete=DeletionLimit(percent=100), allow_empty_source=True)
+            options = SyncOptions(workers=0, max_delete=DeletionLimit(percent=100), allow_empty_source=True, release=True)
             sync(SiteSpec(str(self.site)), self.spec("two" if host == "one" else "one"), options)
         else:
             self._prune(how.removeprefix("race: "), seed)
+
+    @rule(number=numbers, host=hosts, how=st.sampled_from(("good", "good", *CRASHES, *RACES)), at=st.integers(1, 15), seed=numbers)
+    def taken_back(self, number: int, host: str, how: str, at: int, seed: int) -> None:
+        """A rollback to some snapshot; what comes after it holds for it as for any other."""
+        live = sorted(self.truth)
+        if not live:
+            return
+        self.was = dict(self.truth)
+        chosen = live[number % len(live)]
+        if how in CRASHES:
+            self.store.fail(how, at)
+        elif how in RACES:
+            self.store.act = lambda: self._race(how, host, seed)
+        try:
+            options = RollbackOptions(str(chosen), max_delete=DeletionLimit(percent=100), workers=0)
+            report = rollback(self.spec(host), options)
+            assert (report.rollback_of, report.problems) == (chosen, [])
+        except (Killed, TemporaryError):
+            assert how in CRASHES
+        except (UsageError, TargetMissingError):
+            assert "forget" in how
+        finally:
+            self.store.calm()
+            self.look()
+        if how == "good":
+            assert self.truth[max(self.truth)] == self.was[chosen]
+            hold = hold_of(log.read_head(self.store))
+            assert hold
+            assert hold.of == chosen
 
     # -- the target ----------------------------------------------------------------------------------------------------
 

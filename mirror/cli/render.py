@@ -108,7 +108,7 @@ def _rollback(report: Any) -> Iterator[str]:
     if report.bytes_history:
         yield f"history: {size_text(report.bytes_history)} for what was overwritten or deleted"
     if report.protected:
-        yield f"kept as they were since the rules leave them out: {report.protected:,}"
+        yield f"kept as they were since the rules leave them out: {report.protected:,} (--delete-excluded takes them along)"
 
 
 def _verify(report: Any) -> Iterator[str]:
