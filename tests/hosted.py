@@ -193,6 +193,7 @@ def s5cmd_finds_nothing(site: Path, url: str, endpoint_url: str) -> None:
         endpoint_url,
         "--dry-run",
         "sync",
+        "--no-follow-symlinks",
         "--size-only",
         "--delete",
         "--exclude",
