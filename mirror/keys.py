@@ -108,7 +108,7 @@ def parent_of(path: bytes) -> bytes:
     >>> parent_of(b"a/b/c"), parent_of(b"a/b/"), parent_of(b"a")
     (b'a/b/', b'a/', b'')
     """
-    return path[: path.rstrip(b"/").rfind(b"/") + 1]
+    return path[: path.rfind(b"/", 0, -1) + 1]
 
 
 def show(path: bytes) -> str:

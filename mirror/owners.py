@@ -21,6 +21,7 @@ from mirror.site import Filter, Found, Seen
 from mirror.site.files import FolderSite
 from mirror.site.filters import Matcher
 
+_KNOWN_MAX = 4096  # owners that are remembered; a manifest may name a different one for each path
 _PLAIN_FILE, _PLAIN_FOLDER = 0o644, 0o755  # for sources that know no modes
 _MODE = re.compile(r"([DF]?)([0-7]{3,4})")
 
@@ -39,6 +40,7 @@ class Owners:
         user, _, group = chown.partition(":")
         self._uid = self._asked(user, self._user)
         self._gid = self._asked(group, self._group)
+        self._known: dict[tuple[str, int | None, str, int | None], tuple[int | None, int | None]] = {}
         self._modes: dict[str, int] = {}
         for part in filter(None, chmod.split(",")):
             match = _MODE.fullmatch(part)
@@ -87,8 +89,15 @@ class Owners:
 
     def numbers(self, entry: Folder | File | Symlink) -> tuple[int | None, int | None]:
         """The uid and gid to set for an entry here; None: leave alone."""
-        uid = self._uid if self._uid is not None else self._number(entry.user, entry.uid, self._user)
-        gid = self._gid if self._gid is not None else self._number(entry.group, entry.gid, self._group)
+        named = entry.user, entry.uid, entry.group, entry.gid
+        known = self._known.get(named)
+        if known is None:
+            uid = self._uid if self._uid is not None else self._number(entry.user, entry.uid, self._user)
+            gid = self._gid if self._gid is not None else self._number(entry.group, entry.gid, self._group)
+            known = uid, gid
+            if len(self._known) < _KNOWN_MAX:
+                self._known[named] = known
+        uid, gid = known
         if not self._root:
             self.ignored += uid is not None and uid != self._mine[0]
             uid = gid = None
