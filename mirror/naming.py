@@ -285,12 +285,13 @@ def _why(one: _Wanted, other: _Wanted) -> str:
 
 
 def _with_folders(wanted: Iterator[_Wanted]) -> Iterator[_Wanted]:
-    """All paths, and the folders above them once each, also where the source has none. A folder comes when all below it comes."""
-    above: list[tuple[bytes, bytes]] = []  # folders that the path just seen is in: (path, the best right of what is in it)
+    """All paths, and the folders above them once each, also where the source has none. A folder comes when all in it comes, and
+    goes when all in it goes."""
+    above: list[tuple[bytes, bytes]] = []  # folders that the path just seen is in: (path, the right of what is in it)
     for path, right in wanted:
         while above and not path.startswith(above[-1][0]):
             yield _Wanted(*above.pop())
-        above = [(folder, min(best, right)) for folder, best in above]
+        above = [(folder, right if right == so_far else _STAYS) for folder, so_far in above]
         known = above[-1][0] if above else b""
         end = path.find(b"/", len(known)) + 1
         while end:

