@@ -1,8 +1,9 @@
-"""Whether there is room for what a run is about to write. Asked before anything is written."""
+"""Whether there is room for what a run is about to write, asked before anything is written; and what history takes of it."""
 
 from __future__ import annotations
 
 from mirror.errors import TemporaryError
+from mirror.state import State
 
 _MIN_FREE_SHARE, _MIN_FREE_MOST = 0.05, 10 << 30
 
@@ -30,3 +31,13 @@ def check_free(where: str, left: int, floor: int, needed: int, *, surely: bool) 
     else:
         why = f"{needed >> 20:,} MiB are to be written, {left >> 20:,} are free, --min-free asks for {floor >> 20:,}"
     raise TemporaryError("not enough free space at", where=where, why=why, hint="free some, or lower --min-free", kind="disk-full")
+
+
+def history_total(state: State, number: int, known: int | None) -> int | None:
+    """Bytes of all packs of a tree as of record `number`: what this run knows, else what this host remembers of that very record,
+    else None. Remembered for the next run, which may have no reason to look."""
+    if known is None:
+        at, _, size = state.fact("history").partition(" ")
+        return int(size) if at == str(number) else None
+    state.remember("history", f"{number} {known}")
+    return known

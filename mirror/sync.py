@@ -40,7 +40,7 @@ from mirror.site import Site, SiteSpec
 from mirror.site.live import sweep_staged
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
-from mirror.space import check_free, floor_of
+from mirror.space import check_free, floor_of, history_total
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
 from mirror.survey import LookOptions, Survey, beside_store, check_ends, guard, keep_validators, known_entries, look, source_key
@@ -50,6 +50,7 @@ from mirror.unfinished import unfinished
 
 if TYPE_CHECKING:
     from mirror.commit import Outcome
+    from mirror.cost import Estimate
     from mirror.lookup import ChunkIndex
     from mirror.transfer.send import Sent
     from mirror.tree import TreeRun
@@ -154,6 +155,7 @@ class _Run:
         self.head: log.Record | None = None
         self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
         self._tree: TreeRun | None = None
+        self._packed: int | None = None  # bytes of packs before this run's own, once the index is known
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -201,7 +203,7 @@ class _Run:
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
-                self._show(survey)
+                self._show(survey, parent)
                 return True
             if parent is not None and not survey.has_work and not options.tags and not options.heartbeat:
                 self._nothing_to_do(head or parent, parent, survey)
@@ -221,6 +223,7 @@ class _Run:
         fresh = self.target.new and self.report.attempts == 1  # without any record it need not be: a first sync that died
         if (survey.counts.fetch_files or self.target.tree) and not fresh:
             index.refresh(self.dooms, self._spoilt_fragment)
+        self._packed = index.packed
         epoch = head.epoch if head else 0
         with Sorter() as results:
             sent = self._transfer(survey, epoch, results)
@@ -356,6 +359,7 @@ class _Run:
         if self.report.snapshot:
             digests = [ref.digest for ref, _ in self.reader.nodes(root, SEGMENT)]
             self.state.keep_only(digests)
+        self._place_left(record)
         self._requests(sent.requests)
 
     def _nothing_to_do(self, head: log.Record, parent: log.Record, survey: Survey) -> None:
@@ -365,6 +369,7 @@ class _Run:
             sweep_staged(self.target.tree)
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
+        self._place_left(head)
         self._requests(Requests())
 
     # -- what is said of it --------------------------------------------------------------------------------------
@@ -393,14 +398,45 @@ class _Run:
             text = f"the last snapshot came from {_place(before)}, this one comes from {_place(self.identity)}"
             self.job.say(Notice("source-moved", text))
 
-    def _show(self, survey: Survey) -> None:
+    def _estimate(self, estimate: Estimate, survey: Survey, parent: log.Record | None) -> None:
+        """What the run would cost. The index is asked only where something of a tree goes."""
+        from mirror.cost import Displaced, Ground
+        from mirror.lingering import Lingering
+
+        tree, publish, displaced = bool(self.target.tree), self.options.publish, Displaced()
+        ground = Ground(self.reader, self._chunk_index(), parent)
+        if tree and publish.history and parent is not None:
+            self.dooms.learn(self.head)
+            ground.chunks.refresh(self.dooms, self._spoilt_fragment)
+            self._packed = ground.chunks.packed
+            lingering = Lingering(self.store, self.reader, self.state, 0, publish.lingers)
+            displaced = estimate.displaced(ground, survey.plan, lingering)
+        self.report.bytes_displaced = displaced.size
+        if not is_folder_url(self.store.url):
+            self.report.requests_planned = estimate.requests(ground, displaced, tree=tree)
+        self._place_left(self.head)
+
+    def _place_left(self, head: log.Record | None) -> None:
+        """What history takes in all, and what is left."""
+        report, nowhere = self.report, self.target.new and self.options.dry_run
+        free = None if nowhere else self.store.free_bytes()
+        report.bytes_free = free[0] if free else None
+        if self.target.tree:
+            known = self._packed + report.bytes_history if self._packed is not None else None
+            report.bytes_history_total = history_total(self.state, head.number if head else 0, known)
+
+    def _show(self, survey: Survey, parent: log.Record | None) -> None:
         """A dry run: the plan's lines. What may have changed or moved is read, so they are what a run would find."""
+        from mirror.cost import Estimate
         from mirror.differ import site_lines
 
-        report, counts, totals = self.report, survey.counts, dict.fromkeys((NEW, CHANGED, DELETED, MOVED, DESCRIBED), 0)
-        for line, size in site_lines(survey, self.site, self.reader, self.state, self._problem):
-            totals[line.symbol] += 1
-            self._line(line, size)
+        report, counts = self.report, survey.counts
+        with Estimate() as estimate:
+            for line, size in site_lines(survey, self.site, self.reader, self.state, self._problem):
+                estimate.add(line, size)
+                self._line(line, size)
+            self._estimate(estimate, survey, parent)
+        totals = estimate.totals
         report.added, report.changed, report.deleted = totals[NEW], totals[CHANGED], totals[DELETED]
         report.moved, report.described = totals[MOVED], totals[DESCRIBED]
         report.same = counts.changed + counts.described + counts.same - report.changed - report.described
