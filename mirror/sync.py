@@ -240,7 +240,7 @@ class _Run:
             self._finish(head or parent, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)
-        if self.target.tree and (outcome.changed or parent is None or parent.body.get("lingers")):
+        if self.target.tree and (outcome.changed or parent is None or parent.body.get("standing")):
             record = self.tree.publish(head, parent, outcome.root, index, members())
         else:
             ground = Ground(head, parent, index.used, {*sent.written, *committer.written}, self.identity)
