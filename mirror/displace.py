@@ -22,6 +22,7 @@ from mirror.compare import same_content, same_list
 from mirror.envelope import SEGMENT
 from mirror.events import Notice, PhaseBegan, Problem
 from mirror.keys import show
+from mirror.lookup import ChunkIndex
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, cut_entries
 from mirror.plan import Fetch
 from mirror.site import FILE, FOLDER, SYMLINK, Site
@@ -320,14 +321,19 @@ def is_unpacked(works: Works, entry: File) -> bool:
     """Whether a chunk of it is in no undoomed pack."""
     if works.wholes is not None and works.wholes.has(works.reader.content_key(entry)):
         return False
+    return unpacked(works.reader, works.index, entry)
+
+
+def unpacked(reader: ManifestReader, index: ChunkIndex, entry: File) -> bool:
+    """The same, for who only looks."""
     held: list[bytes] = []
-    for id_ in works.reader.chunk_ids(entry):
+    for id_ in reader.chunk_ids(entry):
         held.append(id_)
         if len(held) >= 500:
-            if works.index.missing(held):
+            if index.missing(held):
                 return True
             held.clear()
-    return bool(held) and bool(works.index.missing(held))
+    return bool(held) and bool(index.missing(held))
 
 
 def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:

@@ -74,6 +74,13 @@ class Lingering:
             newest = writer.tree((writer.put(SEGMENT, piece) for piece in cut_entries(fresh)), root_is_node=True)
             return Standing(root, (newest if len(fresh) else None, *lingers_of(parent)[: self.snapshots - 1]))
 
+    def due(self, parent: log.Record | None) -> Iterator[Entry]:
+        """What lingers beside the snapshot `parent` and will not beside the next."""
+        if parent is not None and parent.standing != parent.manifest:
+            with Sorter() as sorter:
+                old = (path for path, age in self._ages(parent, sorter) if path is not None and age + 1 >= self.snapshots)
+                yield from self.reader.at(parent.standing, old)
+
     # -- who lingers ---------------------------------------------------------------------------------------------
 
     def _sort(self, parent: log.Record, manifest: Ref, stays: Spool[Entry], fresh: Spool[Entry]) -> None:

@@ -215,11 +215,14 @@ def _fault(record: Record, number: int) -> str:
 def _is_told_well(body: dict[str, Any]) -> bool:
     """Whether what a snapshot's record tells people is of the right types."""
     source, tags, totals = body.get("source", {}), body.get("tags", []), body.get("totals", {})
+    order = body.get("order", [])
     return (
         isinstance(source, dict)
         and all(isinstance(value, str) for value in source.values())
         and isinstance(tags, list)
         and all(isinstance(tag, str) for tag in tags)
+        and isinstance(order, list)
+        and all(isinstance(glob, str) for glob in order)
         and isinstance(totals, dict)
         and all(type(total) is int for total in (*totals.values(), body.get("problem_count", 0), body.get("rollback_of", 0)))
     )

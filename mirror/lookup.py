@@ -125,6 +125,11 @@ class ChunkIndex:
         """The file that `open_places` opens in another process."""
         return str(self._state.folder / "state.sqlite")
 
+    @property
+    def packed(self) -> int:
+        """Bytes of all packs that are listed."""
+        return int(self._db.execute("SELECT coalesce(sum(size), 0) FROM pack").fetchone()[0])
+
     # -- questions -----------------------------------------------------------------------------------------------
 
     def _rows(self, ids: Sequence[bytes], columns: str) -> Iterator[Any]:

@@ -28,7 +28,10 @@ from mirror.events import Problem
 from mirror.keys import parent_of, show
 from mirror.manifest import Entry
 from mirror.plan import NEW, Counts, Drop, Fetch, Item, Put, decode, encode
+from mirror.site.open import open_writable
 from mirror.spool import Sorter, Spool
+from mirror.store.errnos import error_for
+from mirror.target import Target
 
 NAMED: Final = 20  # conflicts that an error names
 _ONE_NAME, _ONE_KIND = "they are one name there", "a file and a folder cannot have one name there"
@@ -316,3 +319,26 @@ def _fold(path: bytes, names: Names) -> bytes:
 
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Conflict).decode
+
+
+def fitting(
+    plan: Spool[Item],
+    counts: Counts,
+    before: Callable[[], Iterator[Entry]],
+    target: Target,
+    skip: bool,
+    look_only: bool,
+    on_problem: Callable[[Problem], None],
+) -> Spool[Item]:
+    """`resolved` for the live place of a tree. look_only: a folder is only looked at, no name is tried in it."""
+    if target.in_bucket:
+        fault = open_writable(target.live).fault
+        exact = ExactNames(lambda path: fault(path) if path and not path.endswith(b"/") else "")
+        return resolved(plan, counts, before, exact, target.tree, skip, on_problem)
+    from mirror.site.probe import FolderNames
+
+    try:
+        with FolderNames(target.tree, look_only=look_only) as names:
+            return resolved(plan, counts, before, names, target.tree, skip, on_problem)
+    except OSError as error:
+        raise error_for(error, "cannot publish into", target.tree) from error

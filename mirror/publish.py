@@ -241,7 +241,7 @@ class LiveChanges:
             return
         if not isinstance(after, File):
             raise Unexpected("it is nothing that a tree can hold")
-        if self.recover and self.is_there(path, after):
+        if self.recover and self.is_there(path, after) and not self._is_linked_as_before(step):
             self._set(path, after)
             self.leftover(step)
             return
@@ -271,6 +271,14 @@ class LiveChanges:
             return False
         there = self.live.stat(step.path)
         return there is not None and there.st_nlink > 1
+
+    def _is_linked_as_before(self, step: Step) -> bool:
+        """Whether what stands there is still the file of the hard link that it was."""
+        before = step.before
+        if not isinstance(before, File) or not before.link:
+            return False
+        first, there = self.live.stat(before.link), self.live.stat(step.path)
+        return first is not None and there is not None and (first.st_dev, first.st_ino) == (there.st_dev, there.st_ino)
 
     def _symlink(self, step: Step, after: Symlink) -> None:
         live, path = self.live, step.path

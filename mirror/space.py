@@ -1,8 +1,12 @@
-"""Whether there is room for what a run is about to write. Asked before anything is written."""
+"""Whether there is room for what a run is about to write, asked before anything is written; and what history takes of it."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mirror.errors import TemporaryError
+from mirror.state import State
+from mirror.target import Target
 
 _MIN_FREE_SHARE, _MIN_FREE_MOST = 0.05, 10 << 30
 
@@ -30,3 +34,31 @@ def check_free(where: str, left: int, floor: int, needed: int, *, surely: bool) 
     else:
         why = f"{needed >> 20:,} MiB are to be written, {left >> 20:,} are free, --min-free asks for {floor >> 20:,}"
     raise TemporaryError("not enough free space at", where=where, why=why, hint="free some, or lower --min-free", kind="disk-full")
+
+
+def history_total(state: State, number: int, known: int | None) -> int | None:
+    """Bytes of all packs of a tree as of record `number`: what this run knows, else what this host remembers of that very record,
+    else None. Remembered for the next run, which may have no reason to look."""
+    if known is None:
+        at, _, size = state.fact("history").partition(" ")
+        return int(size) if at == str(number) else None
+    state.remember("history", f"{number} {known}")
+    return known
+
+
+class Least(NamedTuple):
+    """What is to stay free: bytes, or percent of the whole place; both None: 5 % and at most 10 GiB."""
+
+    size: int | None = None
+    percent: float | None = None
+
+
+def check_room(target: Target, staged: int, needed: int, least: Least, *, surely: bool) -> str:
+    """`check_free` for a target, and for its store where that is elsewhere. staged: bytes of drafts that are room for this run."""
+    free = target.free_bytes()
+    if free is None:
+        return ""
+    if target.is_apart and (room := target.store.free_bytes()):  # for the log and what is displaced
+        check_free(target.store.url, room[0], floor_of(room[1], *least), 0, surely=True)
+    left, total = free
+    return check_free(target.url, left + staged, floor_of(total, *least), needed, surely=surely)

@@ -41,9 +41,9 @@ from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
 from mirror.publishing import PublishOptions
 from mirror.site import Site, SiteSpec
-from mirror.site.open import open_site, open_writable
+from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
-from mirror.space import check_free, floor_of
+from mirror.space import Least, check_room, history_total
 from mirror.spool import Sorter
 from mirror.store.wrap import Counts as Requests
 from mirror.survey import LookOptions, Survey, beside_store, check_all_ends, guard, keep_validators, known_of, look, source_key
@@ -53,6 +53,7 @@ from mirror.unfinished import has_drafts, unfinished
 
 if TYPE_CHECKING:
     from mirror.commit import Outcome
+    from mirror.cost import Estimate
     from mirror.lookup import ChunkIndex
     from mirror.manifest import Entry
     from mirror.transfer.send import Sent
@@ -184,6 +185,7 @@ class _Run:
         self._tree: TreeRun | None = None
         self.released: Hold | None = None  # the hold that this run ends
         self.skipped = 0
+        self._packed: int | None = None  # bytes of packs before this run's own, once the index is known
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -240,11 +242,18 @@ class _Run:
             self.report.looked(survey, parent.number if parent else 0)
             guard(survey, self.site, self.reader, self.state, options.max_delete, options.allow_empty_source, options.command)
             if options.dry_run:
-                self._show(survey)
+                self._show(survey, parent)
                 return True
-            if parent is not None and not survey.has_work and not options.tags and not options.heartbeat:
+            if parent is not None and not survey.has_work and not self._wants_one(parent):
                 return self._nothing_to_do(head or parent, parent, survey)
             return self._carry_out(survey, head, parent, started)
+
+    def _wants_one(self, parent: log.Record) -> bool:
+        """Whether a snapshot is made though nothing of the site has changed. What lingers goes with the next one: where it is not
+        to linger any longer, that is now."""
+        options = self.options
+        lingers = bool(parent.body.get("standing")) and not options.publish.lingers
+        return bool(options.tags) or options.heartbeat or lingers
 
     def _heed_hold(self, head: log.Record | None) -> None:
         """Stop at a hold, or note that this run ends it: just the one that it met first."""
@@ -281,6 +290,7 @@ class _Run:
         fresh = self.target.new and self.report.attempts == 1  # without any record it need not be: a first sync that died
         if (survey.counts.fetch_files or self.target.tree) and not fresh:
             index.refresh(self.dooms, self._spoilt_fragment)
+        self._packed = index.packed
         epoch = head.epoch if head else 0
         with Sorter() as results:
             sent = self._transfer(survey, epoch, results)
@@ -300,7 +310,7 @@ class _Run:
             )
             outcome = committer.write(survey, results)
         self.report.tally(outcome, sent)
-        if parent is not None and not outcome.changed and not self.options.tags and not self.options.heartbeat:
+        if parent is not None and not outcome.changed and not self._wants_one(parent):
             self._sweep_drafts()
             newest = self._release(head or parent)
             if newest is None:
@@ -308,7 +318,7 @@ class _Run:
             self._finish(newest, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)
-        if self.target.tree and (outcome.changed or parent is None or parent.body.get("lingers")):
+        if self.target.tree and (outcome.changed or parent is None or parent.body.get("standing")):
             record = self.tree.publish(head, parent, outcome.root, index, members())
         else:
             ground = Ground(head, parent, index.used, {*sent.written, *committer.written}, self.identity)
@@ -334,24 +344,13 @@ class _Run:
         """What cannot stand in the live place under its name: an error, or left out. Nothing has been written so far."""
         if not self.target.tree or not len(survey.plan):
             return
-        from mirror.naming import ExactNames, resolved
-        from mirror.site.probe import FolderNames
-        from mirror.store.errnos import error_for
+        from mirror.naming import fitting
 
         def before() -> Iterator[Entry]:
             return self.reader.entries(parent.manifest) if parent else iter(())
 
-        tree, skip = self.target.tree, self.options.skip_conflicts
-        if self.target.in_bucket:
-            fault = open_writable(self.target.live).fault
-            exact = ExactNames(lambda path: fault(path) if path and not path.endswith(b"/") else "")
-            survey.plan = resolved(survey.plan, survey.counts, before, exact, tree, skip, self._problem)
-            return
-        try:
-            with FolderNames(tree, look_only=self.options.dry_run) as names:
-                survey.plan = resolved(survey.plan, survey.counts, before, names, tree, skip, self._problem)
-        except OSError as error:
-            raise error_for(error, "cannot publish into", tree) from error
+        skip, look_only = self.options.skip_conflicts, self.options.dry_run
+        survey.plan = fitting(survey.plan, survey.counts, before, self.target, skip, look_only, self._problem)
 
     def _chunk_index(self) -> ChunkIndex:
         from mirror.lookup import ChunkIndex
@@ -455,6 +454,7 @@ class _Run:
         if self.report.snapshot:
             digests = [ref.digest for ref, _ in self.reader.nodes(root, SEGMENT)]
             self.state.keep_only(digests)
+        self._place_left(record)
         self._requests(sent.requests)
 
     def _nothing_to_do(self, found: log.Record, parent: log.Record, survey: Survey) -> bool:
@@ -466,6 +466,7 @@ class _Run:
         self._sweep_drafts()
         self.state.remember("head", str(head.number))
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
+        self._place_left(head)
         self._requests(Requests())
         return True
 
@@ -510,14 +511,45 @@ class _Run:
             text = f"the last snapshot came from {_place(before)}, this one comes from {_place(self.identity)}"
             self.job.say(Notice("source-moved", text))
 
-    def _show(self, survey: Survey) -> None:
+    def _estimate(self, estimate: Estimate, survey: Survey, parent: log.Record | None) -> None:
+        """What the run would cost. The index is asked only where something of a tree goes."""
+        from mirror.cost import Displaced, Ground
+        from mirror.lingering import Lingering
+
+        tree, publish, displaced = bool(self.target.tree), self.options.publish, Displaced()
+        ground = Ground(self.reader, self._chunk_index(), parent)
+        if tree and publish.history and parent is not None:
+            self.dooms.learn(self.head)
+            ground.chunks.refresh(self.dooms, self._spoilt_fragment)
+            self._packed = ground.chunks.packed
+            lingering = Lingering(self.store, self.reader, self.state, 0, publish.lingers)
+            displaced = estimate.displaced(ground, survey.plan, lingering)
+        self.report.bytes_displaced = displaced.size
+        if not is_folder_url(self.store.url):
+            self.report.requests_planned = estimate.requests(ground, displaced, tree=tree)
+        self._place_left(self.head)
+
+    def _place_left(self, head: log.Record | None) -> None:
+        """What history takes in all, and what is left."""
+        report, nowhere = self.report, self.target.new and self.options.dry_run
+        free = None if nowhere else self.store.free_bytes()
+        report.bytes_free = free[0] if free else None
+        if self.target.tree:
+            known = self._packed + report.bytes_history if self._packed is not None else None
+            report.bytes_history_total = history_total(self.state, head.number if head else 0, known)
+
+    def _show(self, survey: Survey, parent: log.Record | None) -> None:
         """A dry run: the plan's lines. What may have changed or moved is read, so they are what a run would find."""
+        from mirror.cost import Estimate
         from mirror.differ import site_lines
 
-        report, counts, totals = self.report, survey.counts, dict.fromkeys((NEW, CHANGED, DELETED, MOVED, DESCRIBED), 0)
-        for line, size in site_lines(survey, self.site, self.reader, self.state, self._problem):
-            totals[line.symbol] += 1
-            self._line(line, size)
+        report, counts = self.report, survey.counts
+        with Estimate() as estimate:
+            for line, size in site_lines(survey, self.site, self.reader, self.state, self._problem):
+                estimate.add(line, size)
+                self._line(line, size)
+            self._estimate(estimate, survey, parent)
+        totals = estimate.totals
         report.added, report.changed, report.deleted = totals[NEW], totals[CHANGED], totals[DELETED]
         report.moved, report.described = totals[MOVED], totals[DESCRIBED]
         report.same = counts.changed + counts.described + counts.same - report.changed - report.described
@@ -529,18 +561,11 @@ class _Run:
         self.report.bytes_uploaded = counts.bytes_up
 
     def _check_free(self, survey: Survey) -> None:
-        options, free = self.options, self.target.free_bytes()
-        if free is None:
-            return
-        if self.target.is_apart and (room := self.store.free_bytes()):  # for the log and what is displaced
-            floor = floor_of(room[1], options.min_free, options.min_free_percent)
-            check_free(self.store.url, room[0], floor, 0, surely=True)
-        left, total = free
-        left += self.tree.staged() if self.target.tree else 0
-        floor = floor_of(total, options.min_free, options.min_free_percent)
+        options = self.options
         adopts = options.making.adopt and not survey.counts.parent  # what stands there already needs no room
-        surely = bool(self.target.tree) and not adopts
-        text = check_free(self.target.url, left, floor, survey.counts.fetch_bytes, surely=surely)
+        staged = self.tree.staged() if self.target.tree else 0
+        least = Least(options.min_free, options.min_free_percent)
+        text = check_room(self.target, staged, survey.counts.fetch_bytes, least, surely=bool(self.target.tree) and not adopts)
         if text:
             self.job.say(Notice("space", text))
 

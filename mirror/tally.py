@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 class SyncReport(ProblemReport):
     """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target
     before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target;
-    bytes_history: of packs for what a tree displaced. forgotten: older snapshots, for no history is kept. kept: paths that left
-    the site and stay. rules: paths left out by each.
+    bytes_history: of packs for what a tree displaced; bytes_history_total: of all its packs, None where this host does not know;
+    bytes_displaced: in a dry run, plain, of what a tree would displace and no pack has; bytes_free: at the target, None where it
+    does not say. requests_planned: in a dry run, on an object service. forgotten: older snapshots, for no history is kept.
+    kept: paths that left the site and stay. rules: paths left out by each.
     """
 
     source: str = ""
@@ -47,10 +49,14 @@ class SyncReport(ProblemReport):
     bytes_uploaded: int = 0
     bytes_reused: int = 0
     bytes_history: int = 0
+    bytes_history_total: int | None = None
+    bytes_displaced: int = 0
+    bytes_free: int | None = None
     forgotten: int = 0
     attempts: int = 1
     seconds: float = 0.0
     requests: dict[str, int] = field(default_factory=dict)
+    requests_planned: dict[str, int] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
     problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)

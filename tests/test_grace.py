@@ -250,6 +250,28 @@ def test_after_a_failure_nothing_is_deleted_and_the_next_run_deletes_what_is_due
     all_restore(target, nights, tmp_path)
 
 
+def test_what_could_not_be_deleted_when_it_was_due_goes_with_the_next_snapshot(site: Path, target: TargetSpec) -> None:
+    """Also if that one changes nothing: it is known to stand there, though no list says since when."""
+    graced(site, target, 1)
+    (site / "static" / "app.1.js").unlink()
+    settle(site)
+    graced(site, target, 1)
+    root = Path(target.store.url)
+    write(site / "blocked.css", b"blocked", BEGINNING)
+    settle(site)
+    write(root / "blocked.css" / "strange", b"not ours", BEGINNING)
+    assert [problem.path for problem in publish(site, target).problems] == ["blocked.css"]
+    assert (root / "static" / "app.1.js").exists(), "a file failed, so nothing is deleted"
+    (site / "blocked.css").unlink()
+    settle(site)
+    (root / "blocked.css" / "strange").unlink()
+    (root / "blocked.css").rmdir()
+    assert verify(target).problems == []
+    graced(site, target, 3, heartbeat=True)
+    assert files(live(target)) == files(tree(site))
+    assert verify(target).problems == []
+
+
 def test_the_manifest_of_what_stands_is_cut_as_if_cut_anew(site: Path, target: TargetSpec) -> None:
     """Thousands of files, so that there are many segments and forced cuts; a few linger here and there."""
     for number in range(9000):

@@ -272,6 +272,8 @@ REFERENCE = {"blake3": "0" * 64, "epoch": 0, "count": 1, "bytes": 1}
         {"kind": "snapshot", "manifest": REFERENCE | {"blake3": "zz" * 32}, "started": "2026-11-20T03:00:00Z"},
         {"kind": "snapshot", "manifest": REFERENCE | {"epoch": -1}, "started": "2026-11-20T03:00:00Z"},
         {"kind": "snapshot", "manifest": REFERENCE | {"bytes": 1e999}, "started": "2026-11-20T03:00:00Z"},
+        *({"kind": "snapshot", "manifest": REFERENCE, "started": "2026-11-20T03:00:00Z"} | wrong
+          for wrong in ({"standing": 5}, {"lingers": 5}, {"lingers": [5]}, {"lingers": [{}]}, {"order": "*.css"}, {"order": [5]})),
         {"kind": "prune"}, {"kind": "prune", "dooms": []}, {"kind": "prune", "dooms": {"blake3": "00"}},
     ],
     ids=str,

@@ -9,17 +9,20 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from drive import cli
 from mirrors import BEGINNING, mirror, settle, target_in, tree, write
 from trees import MAKE, Night, Walk, all_restore, clean, differing, live, publish, restored
 
 from mirror.contents import snapshots
 from mirror.errors import MirrorError, UsageError
 from mirror.events import Event, Job, SnapshotCommitted, Stamped
+from mirror.log import read_record
 from mirror.plan import DeletionLimit
 from mirror.publishing import PublishOptions
 from mirror.site import Filter, SiteSpec
 from mirror.steps import Order
 from mirror.store import StoreSpec
+from mirror.store.open import open_store
 from mirror.survey import LookOptions
 from mirror.sync import SyncOptions, SyncReport, sync
 from mirror.target import Making, TargetSpec
@@ -345,3 +348,68 @@ def test_the_report_of_a_usage_error_is_one_sentence(site: Path, target: TargetS
         publish(site, target, publish=PublishOptions(grace=2000))
     assert str(caught.value) == "cannot use --delete-grace 2000: 0 to 1,000 snapshots are possible"
     assert caught.value.exit_code == 2
+
+
+# -- every way to say it
+
+
+def record_of(target: TargetSpec) -> dict[str, Any]:
+    """The newest snapshot's publishing and the snapshot itself, as one."""
+    store = open_store(StoreSpec(target.store.url + "/.mirror"))
+    records = [read_record(store, int(stat.key[4:16])).body for stat in store.list("log/")]
+    newest = {kind: max((each for each in records if each["kind"] == kind), key=_number) for kind in ("publishing", "snapshot")}
+    return newest["publishing"] | newest["snapshot"]
+
+
+def _number(body: dict[str, Any]) -> int:
+    return int(body["number"])
+
+
+@pytest.mark.parametrize("way", ["flags", "variables", "file", "python"])
+def test_every_way_to_say_it(site: Path, target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    chosen(site, target)
+    (site / "a.css").unlink()
+    settle(site)
+    words = ["sync", str(site), target.store.url, "--min-free", "0", "--cache-dir", str(target.cache), "-q"]
+    if way == "flags":
+        done = cli(*words, "--delete-grace", "2", "--order", "*.do", "--order", "...", "--no-history")
+        assert done.code == 0, done.err
+    elif way == "variables":
+        for name, value in {"DELETE_GRACE": "2", "ORDER": "*.do\n...", "NO_HISTORY": "1", "DELETE": "after"}.items():
+            monkeypatch.setenv(f"MIRROR_{name}", value)
+        done = cli(*words)
+        assert done.code == 0, done.err
+    elif way == "file":
+        file = tmp_path / "mirror.toml"
+        file.write_text(
+            f'[mirrors.www]\nsource = "{site}"\ntarget = "{target.store.url}"\ndelete-grace = 2\norder = ["*.do", "..."]\n'
+            "no-history = true\n"
+        )
+        done = cli("sync", "www", "--config", str(file), *words[3:])
+        assert done.code == 0, done.err
+    else:
+        import mirror as package
+
+        options = {"delete_grace": 2, "order": ["*.do", "..."], "no_history": True, "delete": "after"}
+        package.sync(site, target.store.url, min_free="0", cache_dir=target.cache, **options)
+    body = record_of(target)
+    assert (body["order"], body["history"], [ref["count"] for ref in body["lingers"]]) == (["*.do", "..."], False, [1])
+    assert b"a.css" in live(target)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--delete-grace", "many"), "cannot use --delete-grace 'many': it is no whole number from 0 up"),
+        (("--delete-grace", "1001"), "cannot use --delete-grace '1001': it is more than 1,000 snapshots"),
+        (("--delete", "before"), "cannot use --delete 'before': it is none of after, never, or for a restore yes or no"),
+        (("--delete", "no"), "cannot use --delete 'no': it is none of after, never"),
+        (("--order", ""), "cannot use the filter rule '' of --order: it can match nothing; patterns are those of gitignore"),
+        (("--delete", "never", "--delete-grace", "1"),
+         "cannot use --delete-grace: with --delete never nothing that left the site goes at all"),
+    ],
+)  # fmt: skip
+def test_wrong_values(site: Path, target: TargetSpec, words: tuple[str, ...], error: str) -> None:
+    done = cli("sync", str(site), target.store.url, "--layout", "tree", "--cache-dir", str(target.cache), *words)
+    assert (done.code, done.error) == (2, error)
+    assert not Path(target.store.url).exists()

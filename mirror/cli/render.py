@@ -67,8 +67,7 @@ def _sync(report: Any) -> Iterator[str]:
             f"read {size_text(report.bytes_read)}, new {size_text(report.bytes_new)}, stored {size_text(report.bytes_stored)}, "
             f"uploaded {size_text(report.bytes_uploaded)}, reused {size_text(report.bytes_reused)}, {report.seconds:.1f} s"
         )
-    if report.bytes_history:
-        yield f"history: {size_text(report.bytes_history)} for what was overwritten or deleted"
+    yield from _history(report)
     if report.forgotten:
         yield f"no history is kept: {report.forgotten:,} older snapshots are forgotten"
     if report.kept:
@@ -81,6 +80,23 @@ def _sync(report: Any) -> Iterator[str]:
         yield f"kept as they were although the rules leave them out: {report.protected:,}"
     if report.incomplete:
         yield "a folder could not be listed, so nothing was deleted"
+
+
+def _history(report: Any) -> Iterator[str]:
+    """What the history of a tree takes and what is left, and what a dry run says of the cost."""
+    free = f"{size_text(report.bytes_free)} are free" if report.bytes_free is not None else ""
+    if report.dry_run and report.requests_planned:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.requests_planned.items())
+        yield f"requests that it would take, about: {kinds}"
+    if report.bytes_history_total is None and not report.bytes_history and not report.bytes_displaced:
+        return
+    if report.dry_run:
+        parts = [f"{size_text(report.bytes_displaced)} more before compression"]
+    else:
+        parts = [f"{size_text(report.bytes_history)} more"]
+    if report.bytes_history_total is not None:
+        parts.append(f"{size_text(report.bytes_history_total)} {'so far' if report.dry_run else 'in all'}")
+    yield "history: " + "; ".join([", ".join(parts), *([free] if free else [])])
 
 
 def _restore(report: Any) -> Iterator[str]:
