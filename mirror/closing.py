@@ -184,7 +184,8 @@ class Closing:
                 other = next(others, None)
             if after is None and path == other:
                 continue
-            stays = after is None or (files_only and isinstance(before, File) and not isinstance(after, File))
+            # In a bucket a folder or a link goes with its entry; a file may have to make way for one of the same path.
+            stays = isinstance(before, File) and not isinstance(after, File) if files_only else after is None
             if path == fails or (stays and path != goes):
                 yield Instead(path, before)
 

@@ -24,7 +24,7 @@ import msgspec
 from mirror.compare import same_content
 from mirror.displace import is_unpacked
 from mirror.errors import MirrorError
-from mirror.events import Advanced, PhaseBegan, Problem
+from mirror.events import Advanced, Notice, PhaseBegan, Problem
 from mirror.keys import show
 from mirror.manifest import File, Ref
 from mirror.site import Lost, Site, Written
@@ -75,6 +75,7 @@ class ObjectChanges:
     removed: KeySorter = field(default_factory=KeySorter)
     failures: int = 0
     unset: int = 0
+    _outdated: int = 0
     _under: deque[_Under] = field(default_factory=deque)
     _bytes: int = 0
     _done: int = 0
@@ -97,6 +98,9 @@ class ObjectChanges:
                 self._land(0, left)
                 self._from_store(left)
         job.say(Advanced(self._done % _TOLD))
+        if self._outdated:
+            text = f"{self._outdated:,} files are not what they were when that run read them: its snapshot is incomplete"
+            job.say(Notice("outdated", text))
         for table in ("has", "sought"):
             self.works.target.state.db.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
@@ -255,10 +259,14 @@ class ObjectChanges:
             for step in left:
                 after, (kind, _, why) = step.after, step.fault.partition(" ")
                 assert isinstance(after, File)
-                if is_unpacked(works, after):
-                    self._fail(step.path, kind, why)
-                else:
+                if not is_unpacked(works, after):
                     orders.append(Order(after, described(after), step.tag or None))
+                elif self.recover and self.site is not None:
+                    self._outdated += 1  # the run that takes over brings what the site has now, in a publishing of its own
+                    self.failures += 1
+                    self.failed.extend([step.path])
+                else:
+                    self._fail(step.path, kind, why)
             delivery = Delivery(
                 works.target.store,
                 self.live.site,

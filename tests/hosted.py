@@ -27,8 +27,9 @@ from trees import clean
 
 from mirror.contents import ls
 from mirror.manifest import File, Symlink
-from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
+from mirror.store import StoreSpec
+from mirror.sync import sync
 from mirror.target import TargetSpec
 
 # Names that mean something to a URL, a shell, a server or a file system, and that every host here can keep.
@@ -99,19 +100,13 @@ def on_nginx(site: Path, target: TargetSpec, nginx: Callable[..., Nginx]) -> Hos
     return Hosted(target, nginx(Path(target.store.url)).port)
 
 
-def on_bucket(site: Path, target: TargetSpec, s3: S3) -> Hosted:
-    """The site in a bucket that everybody may read, restored from a tree in a folder.
-
-    A tree on S3 is hosted by syncing to it in place of the first two lines, with `target` in the bucket.
-    """
-    clean(site, target)
+def on_bucket(site: Path, folder: Path, s3: S3) -> Hosted:
+    """The site in a bucket that everybody may read, as a tree that fills it. folder: for what this host remembers."""
     bucket = public_bucket(s3)
-    report = restore(
-        target,
-        SiteSpec(f"s3://{bucket}", endpoint_url=s3.endpoint_url, region=s3.region, static_credentials=True),
-        RestoreOptions(),
-    )
-    assert {problem.kind for problem in report.problems} <= {"special"}, report.problems  # links
+    store = StoreSpec(f"s3://{bucket}", endpoint_url=s3.endpoint_url, region=s3.region, static_credentials=True)
+    target = TargetSpec(store, folder / "cache")
+    report = sync(SiteSpec(str(site)), target)
+    assert report.problems == [], report.problems
     return Hosted(target, s3.server.port, f"/{bucket}", links=False)
 
 

@@ -47,7 +47,7 @@ def test_every_file_by_its_url_through_nginx(tmp_path: Path, nginx: Callable[...
 
 def test_every_file_by_its_url_out_of_a_bucket(tmp_path: Path, s3: S3) -> None:
     site = make_weblog(tmp_path / "site", folder_only=False)
-    hosted = on_bucket(site, target_in(tmp_path, "live"), s3)
+    hosted = on_bucket(site, tmp_path, s3)
     assert assert_urls_give_the_source(hosted, site) > 170
 
 
@@ -86,7 +86,7 @@ def test_other_tools_find_nothing_to_do_in_a_folder(tmp_path: Path) -> None:
 def test_other_tools_find_nothing_to_do_in_a_bucket(tmp_path: Path, s3: S3) -> None:
     site = make_weblog(tmp_path / "site", folder_only=False)
     (site / "broken").symlink_to("nowhere")
-    bucket = on_bucket(site, target_in(tmp_path, "live"), s3).base.strip("/")
+    bucket = on_bucket(site, tmp_path, s3).base.strip("/")
     rclone_finds_nothing(site, f":s3:{bucket}", *rclone_to(s3), links=False)
     s5cmd_finds_nothing(site, f"s3://{bucket}", s3.endpoint_url)
     write(site / "wp-login.php", b"longer than it was" * 1000)

@@ -383,11 +383,17 @@ FILTER_TEST: Final = Verb(
 VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST)}
 
 
+_SAID: Final = ("config", "source", "release", "take-over")
+
+
 def configurable() -> dict[str, Option]:
-    """What mirror.toml may say of a mirror besides its ends: every flag but the two that have no meaning there."""
+    """What mirror.toml may say of a mirror besides its ends: every flag but those that have no meaning there, and those that a person
+    says once, knowing why."""
     from mirror.configfile import Option
 
-    flags = [flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source")]
+    flags = [
+        flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source", "release", "take-over")
+    ]
     switches = {flag.name for flag in flags if not flag.value}
     valued = {flag.name: flag for flag in flags if flag.value}
     options = {name: Option(switch=True) for name in switches - valued.keys()} | {

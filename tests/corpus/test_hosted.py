@@ -44,7 +44,7 @@ def test_rust_doc_in_a_folder(rust_doc: Path, tmp_path: Path, nginx: Callable[..
 
 
 def test_rust_doc_in_a_bucket(rust_doc: Path, tmp_path: Path, s3: S3) -> None:
-    hosted = on_bucket(rust_doc, target_in(tmp_path, "live"), s3)
+    hosted = on_bucket(rust_doc, tmp_path, s3)
     assert assert_urls_give_the_source(hosted, rust_doc) == len(plain_files(rust_doc)) > 10_000
     bucket = hosted.base.strip("/")
     rclone_finds_nothing(rust_doc, f":s3:{bucket}", *rclone_to(s3), links=False)
