@@ -305,11 +305,14 @@ def test_release_as_a_variable(
 def test_release_in_mirror_toml(tmp_path: Path, target: TargetSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     site = make_site(tmp_path / "site")
     first = clean(site, target).snapshot
-    (tmp_path / "mirror.toml").write_text(f'[mirrors.docs]\nsource = "site"\ntarget = "live"\nat = "{first}"\nrelease = false\n')
+    (tmp_path / "mirror.toml").write_text(f'[mirrors.docs]\nsource = "site"\ntarget = "live"\nat = "{first}"\n')
     monkeypatch.chdir(tmp_path)
     assert cli("rollback", "docs").code == 0
     assert cli("sync", "docs").code == 11
     assert cli("sync", "docs", "--release").code == 0
+    with open(tmp_path / "mirror.toml", "a") as file:
+        file.write("release = true\n")  # no hold would ever be one
+    assert cli("sync", "docs").code == 2
 
 
 def test_a_release_without_changes_is_a_record(tmp_path: Path, target: TargetSpec) -> None:

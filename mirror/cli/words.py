@@ -387,8 +387,8 @@ _SAID: Final = ("config", "source", "release", "take-over")
 
 
 def configurable() -> dict[str, Option]:
-    """What mirror.toml may say of a mirror besides its ends: every flag but those that have no meaning there, and those that a person
-    says once, knowing why."""
+    """What mirror.toml may say of a mirror besides its ends: every flag but those that have no meaning there, and those that a
+    person says once, knowing why."""
     from mirror.configfile import Option
 
     flags = [
