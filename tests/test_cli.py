@@ -744,7 +744,7 @@ BAD = [
     ("emptied source", "mkdir empty", "sync empty target", 3, ["the source is empty", "--allow-empty-source"]),
     ("another layout", "", "sync site target --layout tree", 2, ["its layout is 'packed', not 'tree'", "leave out --layout"]),
     ("layout that is none", "", "sync site new --layout heap", 2, ["'heap' does not exist", "--layout tree", "--layout packed"]),
-    ("tree that is no folder", "", "sync site memory://new --layout tree", 2, ["'tree' needs a local folder or", "--layout packed"]),
+    ("tree that is no folder", "", "sync site memory://new --layout tree", 2, ["'tree' needs a local folder or"]),
     ("no site name", "", "sync site new --layout packed --site 'My Site'", 2, ["'My Site' is no site name"]),
     ("another site", "", "sync site target --site other", 2, ["holds the site 'site', not 'other'"]),
     ("target is a file", "touch file", "sync site file --layout packed", 2, ["file", "it is not a folder"]),

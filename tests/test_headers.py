@@ -261,8 +261,8 @@ def test_flag_variable_file_and_api_say_the_same(site: Path, tmp_path: Path, mon
         f"[mirrors.{name}]\nsource = 'site'\ntarget = '{name}'\nlayout = 'packed'\n{key} = {json.dumps(both)}\n"
         for name, key in (("one", "headers"), ("other", "header"))
     ).encode())  # fmt: skip
-    assert cli("sync", "one").code == 0
-    assert cli("sync", "other").code == 0
+    assert cli("sync", "one", "--new-target").code == 0
+    assert cli("sync", "other", "--new-target").code == 0
     assert cli("sync", site, "flag", "--layout", "packed", "--header", both[0], "--header", both[1]).code == 0
     monkeypatch.setenv("MIRROR_HEADER", "\n".join(both))
     assert cli("sync", site, "variable", "--layout", "packed").code == 0

@@ -38,7 +38,7 @@ from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.sync import SyncOptions, sync
-from mirror.target import TargetSpec
+from mirror.target import Making, TargetSpec
 from mirror.verify import verify
 
 __all__ = ["shared_folder"]
@@ -68,10 +68,10 @@ def records(target: TargetSpec) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((store_of(target) / "log").iterdir())]
 
 
-def waits(site: Path, target: TargetSpec) -> InTheWayError:
+def waits(site: Path, target: TargetSpec, **options: Any) -> InTheWayError:
     """The error with which a sync stops at a hold."""
     with pytest.raises(InTheWayError) as caught:
-        publish(site, target)
+        publish(site, target, **options)
     assert (caught.value.kind, caught.value.exit_code) == ("held", 11)
     return caught.value
 
@@ -251,8 +251,8 @@ def test_packed(tmp_path: Path) -> None:
     assert (report.snapshot, report.rollback_of, report.parent) == (4, 2, 3)
     assert shape(store_of(target) / "packs") == packs
     assert records(target)[3]["manifest"] == records(target)[1]["manifest"]
-    waits(tmp_path / "site", target)
-    assert publish(tmp_path / "site", target, release=True).snapshot == 5
+    waits(tmp_path / "site", target, making=Making())
+    assert publish(tmp_path / "site", target, release=True, making=Making()).snapshot == 5
     all_restore(target, dict(enumerate([*nights, nights[1], nights[2]], 1)), tmp_path)
     assert verify(target).problems == []
 
@@ -359,7 +359,7 @@ def test_a_hold_goes_on_through_what_others_append(tmp_path: Path) -> None:
     hold = hold_of(record)
     assert hold
     assert (hold.of, hold.record) == (1, 4)
-    waits(tmp_path / "site", target)
+    waits(tmp_path / "site", target, making=Making())
 
 
 def test_only_the_hold_that_was_seen_is_released(tmp_path: Path) -> None:

@@ -385,7 +385,7 @@ def test_wrong_values(site: Path, tmp_path: Path, words: list[str], say: str) ->
 def test_a_packed_target_has_no_store_elsewhere(site: Path, tmp_path: Path) -> None:
     assert cli("sync", site, tmp_path / "packed", "--layout", "packed").code == 0
     refused(2, "sync", site, tmp_path / "packed", "--store", tmp_path / "x", say=("a packed target is its store",))
-    refused(2, "sync", site, "memory://elsewhere", "--store", tmp_path / "x", say=("which is a local folder",))
+    refused(2, "sync", site, "memory://elsewhere", "--store", tmp_path / "x", say=("a tree in a local folder",))
     assert cli("sync", site, tmp_path / "packed", "--store", tmp_path / "packed").code == 0
     assert not (tmp_path / "x").exists()
 

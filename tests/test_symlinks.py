@@ -390,7 +390,7 @@ def test_a_source_that_cannot_follow_says_so(tmp_path: Path) -> None:
 def test_flag_variable_file_and_api(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mirror.toml", b"[mirrors.docs]\nsource = 'site'\ntarget = 'one'\nlayout = 'packed'\nsymlinks = 'skip'\n")
-    assert cli("sync", "docs").code == 0
+    assert cli("sync", "docs", "--new-target").code == 0
     monkeypatch.setenv("MIRROR_SYMLINKS", "skip")
     assert cli("sync", site, "two", "--layout", "packed").code == 0
     monkeypatch.delenv("MIRROR_SYMLINKS")
