@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from math import isfinite
 from typing import Final, NamedTuple
 
 from mirror.errors import DamageError, InTheWayError, MirrorError, NotFound
@@ -52,6 +53,8 @@ def read_lease(store: WritableStore) -> Held | None:
     try:
         body = json.loads(store.get(LEASE_KEY, 4096))
         seconds = float(body["seconds"])
+        if not isfinite(seconds):
+            return None
         return Held(str(body["owner"]), str(body["turn"]), min(max(seconds, _LEAST), _MOST))
     except (NotFound, ValueError, LookupError, TypeError, RecursionError, DamageError):
         return None

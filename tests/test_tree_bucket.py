@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -344,3 +345,28 @@ def test_a_tree_in_a_bucket_as_a_source_is_mirrored_without_its_store(tmp_path: 
     report = sync(source, copy, SyncOptions(workers=0))
     assert report.problems == []
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {"a.html", ".mirror"}
+
+
+def test_a_second_publisher_may_wait(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    write(site / "a.html", b"one")
+    settle(site)
+    clean(s3, site, target)
+    write(site / "a.html", b"two", BEGINNING + 2)
+    settle(site)
+    other = TargetSpec(target.store, tmp_path / "other-cache")
+    words = ["sync", site, target.store.url, "--endpoint-url", s3.endpoint_url, "--region", s3.region, "--workers", 0, "-v"]
+    waiting: list[subprocess.Popen[str]] = []
+
+    def begin(event: Event) -> None:
+        if isinstance(event, PhaseBegan) and event.phase == "write" and event.files and not waiting:
+            cache = ["--cache-dir", other.cache, "--wait"]
+            waiting.append(process(*words, *cache, stderr=subprocess.PIPE))
+            time.sleep(4)  # it finds the publishing open, and its owner alive
+
+    report = watched(site, target, begin, lease=2.0)
+    assert report.problems == []
+    said = waiting[0].communicate(timeout=60)[1]
+    assert waiting[0].returncode == 0, said
+    assert "watching" in said
+    assert objects(s3) == files(site)
