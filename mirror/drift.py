@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -20,6 +21,7 @@ from mirror.events import Advanced, Job, Problem
 from mirror.keys import STORE, show
 from mirror.manifest import Entry, File, Page, Ref, Symlink
 from mirror.site import FILE, FOLDER, Excluded, Filter, Found, Seen, SiteSpec, Unread
+from mirror.site.ahead import AT_ONCE, Ahead, Opener
 from mirror.site.filters import Matcher
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader, content_key
@@ -52,6 +54,19 @@ class LiveCheck:
         """Compare all of it."""
         self.db.execute("CREATE TEMP TABLE IF NOT EXISTS standing (content BLOB PRIMARY KEY) WITHOUT ROWID")
         self._site, self._whole = open_site(self.live), True
+        with ExitStack() as stack:
+            self._opener: Opener = self._site
+            if self.files_only:  # an object service answers slowly, and many questions at once
+                self._opener = stack.enter_context(closing(Ahead(self._site, self._foreseen(newest))))
+            self._compare(newest)
+
+    def _foreseen(self, newest: Ref) -> Iterator[bytes]:
+        """The small files that will be read, in their order."""
+        for entry in self._entries(newest):
+            if isinstance(entry, File) and entry.size <= AT_ONCE and self.reads(entry.path):
+                yield entry.path
+
+    def _compare(self, newest: Ref) -> None:
         matcher = Matcher(Filter((("exclude", f"/{STORE}"),), ignore_files=False))
         entries = self._entries(newest)
         entry = next(entries, None)
@@ -151,7 +166,7 @@ class LiveCheck:
         if not self.reads(here.path):
             return self.reader.content_key(entry) if entry is not None and here.size == entry.size else b""
         try:
-            content = self._site.open(here.path)
+            content = self._opener.open(here.path)
             with content.stream:
                 class_ = entry.class_ if entry is not None else chunk_class(content.size, None)
                 size, _, joined = identify(content.stream.read, content.size, class_, _dropped)

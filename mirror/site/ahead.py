@@ -10,12 +10,23 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from mirror.site import Content, Site
 
 THREADS: Final = 8
 _AHEAD: Final = 24  # files fetched and not yet asked for; each has at most 1 MiB
+
+
+AT_ONCE: Final = 1 << 20  # bytes up to which a site gives a file whole when it is opened
+
+
+class Opener(Protocol):
+    """What opens files: a site, or one that was asked ahead."""
+
+    def open(self, path: bytes) -> Content:
+        """See `Site.open`."""
+        ...
 
 
 class Ahead:

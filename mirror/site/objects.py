@@ -32,6 +32,7 @@ from mirror.objectclient.access import control_client
 from mirror.objectclient.answers import Verdict, client_verdict, error_for, verdict
 from mirror.objectclient.build import client_builder, split_url
 from mirror.site import FILE, FOLDER, Content, Found, Seen, SiteSpec, Unread
+from mirror.site.ahead import AT_ONCE
 from mirror.site.filters import IGNORE_FILE, IGNORE_FILE_MAX, Matcher
 from mirror.site.gate import Gate
 from mirror.spool import Sorter
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 READ_SECONDS: Final = 30
-_WHOLE: Final = 1 << 20  # bytes; objects up to here are fetched in one piece
 _CHUNK: Final = 4 << 20
 _PACKED: Final = struct.Struct("<QqQ")  # size, seconds, hash of the ETag
 
@@ -101,7 +101,7 @@ class ObjectSite:
             answer = obstore.get(self._reader, key)
             meta = answer.meta
             stream: BinaryIO
-            if meta["size"] <= _WHOLE:
+            if meta["size"] <= AT_ONCE:
                 stream = io.BytesIO(answer.bytes().to_bytes())
             else:
                 stream = cast(BinaryIO, _Stream(iter(answer.stream(min_chunk_size=_CHUNK))))

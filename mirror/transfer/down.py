@@ -13,7 +13,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import xxhash
@@ -23,8 +23,8 @@ from mirror.errors import NotFound
 from mirror.lookup import Location, open_places, places
 from mirror.manifest import split_ids
 from mirror.pack import Slot
-from mirror.site import Content, Site, SiteSpec
-from mirror.site.ahead import Ahead
+from mirror.site import Site, SiteSpec
+from mirror.site.ahead import AT_ONCE, Ahead, Opener
 from mirror.site.open import open_site
 from mirror.site.writing import Description, Draft, FolderWriter, fingerprint_of, write_at
 from mirror.store import StoreSpec
@@ -309,7 +309,7 @@ def _take_live(batch: _Batch, files: list[_Growing], place: SiteSpec | None) -> 
     ahead = None
     live: Opener | None = _live(place) if place is not None and files else None
     if place is not None and files and "://" in place.url:
-        small = (one.wanted.live[0] for one in files if one.wanted.size <= SMALL and one.wanted.live)
+        small = (one.wanted.live[0] for one in files if one.wanted.size <= AT_ONCE and one.wanted.live)
         live = ahead = Ahead(_live(place), small)
     try:
         for one in files:
@@ -318,14 +318,6 @@ def _take_live(batch: _Batch, files: list[_Growing], place: SiteSpec | None) -> 
     finally:
         if ahead is not None:
             ahead.close()
-
-
-class Opener(Protocol):
-    """What opens files: a site, or one that was asked ahead."""
-
-    def open(self, path: bytes) -> Content:
-        """See `Site.open`."""
-        ...
 
 
 def _pieces(ids: list[ChunkId], found: dict[ChunkId, Location], at: int) -> tuple[list[Piece], int]:
