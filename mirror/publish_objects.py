@@ -217,13 +217,14 @@ class ObjectChanges:
     # -- what others have ----------------------------------------------------------------------------------------
 
     def _find_copies(self, steps: Steps, manifest: Ref) -> None:
-        """Note which objects have which content: those that this publish changes, and for large files all that the manifest has."""
+        """Note which objects have which content: those that will be deleted, and for large files all that the manifest has. Not those
+        that are overwritten: two files that change places would be copied into each other at the same time."""
         db, key = self.works.target.state.db, self.works.reader.content_key
         for table in ("has (content BLOB, path BLOB, PRIMARY KEY (content, path))", "sought (content BLOB PRIMARY KEY)"):
             db.execute(f"DROP TABLE IF EXISTS temp.{table.partition(' ')[0]}")
             db.execute(f"CREATE TEMP TABLE {table} WITHOUT ROWID")
         for step in steps.all:
-            if isinstance(step.before, File) and step.before.size >= self._least:
+            if isinstance(step.before, File) and step.after is None and not step.room and step.before.size >= self._least:
                 db.execute("INSERT OR IGNORE INTO has VALUES (?, ?)", (key(step.before), step.path))
             if step.before is None and isinstance(step.after, File) and step.after.size >= _SEARCH_FROM:
                 db.execute("INSERT OR IGNORE INTO sought VALUES (?)", (key(step.after),))

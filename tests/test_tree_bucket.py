@@ -370,3 +370,19 @@ def test_a_second_publisher_may_wait(tmp_path: Path, s3: S3, target: TargetSpec)
     assert waiting[0].returncode == 0, said
     assert "watching" in said
     assert objects(s3) == files(site)
+
+
+def test_files_that_change_places(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    """Each has content that the bucket has under another name, which is being overwritten."""
+    site, nights = tmp_path / "site", {}
+    for number in range(12):
+        write(site / f"{number}.bin", noise(60_000, number), BEGINNING + number)
+    settle(site)
+    nights[clean(s3, site, target).snapshot] = tree(site)
+    for turn in range(1, 4):
+        for number in range(12):
+            write(site / f"{number}.bin", noise(60_000, (number + turn) % 12), BEGINNING + 100 * turn + number)
+        settle(site)
+        nights[clean(s3, site, target).snapshot] = tree(site)
+        assert verify(target, VerifyOptions(workers=0)).problems == []
+    all_restore(target, nights, tmp_path)
