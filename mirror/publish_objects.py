@@ -217,8 +217,8 @@ class ObjectChanges:
     # -- what others have ----------------------------------------------------------------------------------------
 
     def _find_copies(self, steps: Steps, manifest: Ref) -> None:
-        """Note which objects have which content: those that will be deleted, and for large files all that the manifest has. Not those
-        that are overwritten: two files that change places would be copied into each other at the same time."""
+        """Note which objects have which content: those that will be deleted, and for large files all that the manifest has. Not
+        those that are overwritten: two files that change places would be copied into each other at the same time."""
         db, key = self.works.target.state.db, self.works.reader.content_key
         for table in ("has (content BLOB, path BLOB, PRIMARY KEY (content, path))", "sought (content BLOB PRIMARY KEY)"):
             db.execute(f"DROP TABLE IF EXISTS temp.{table.partition(' ')[0]}")
