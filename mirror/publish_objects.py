@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from mirror import log
 from mirror.compare import same_content
 from mirror.displace import is_unpacked
 from mirror.errors import MirrorError
@@ -254,6 +255,8 @@ class ObjectChanges:
         works = self.works
         if not len(left):
             return
+        # What this publish has displaced itself is in packs that the index has not been told of.
+        works.index.refresh(log.Dooms(works.target.store, works.target.state), lambda key, error: None)
         orders: Spool[Order] = Spool(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Order).decode)
         with orders:
             for step in left:
