@@ -76,6 +76,11 @@ def listed(store: ReadableStore, doomed: Callable[[str], bool]) -> dict[bytes, s
     return {content: key for content, key in found if content is not None}
 
 
+def size_of_all(store: ReadableStore) -> int:
+    """Bytes of all whole files."""
+    return sum(stat.size for stat in store.list(f"{WHOLE}/"))
+
+
 def path_of(key: str) -> bytes:
     """A key of the store as a path of the live place that it lies in."""
     return f"{STORE}/{key}".encode()
