@@ -119,13 +119,16 @@ class Watch:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._job, self._clock, self._sleep = store, job, clock, sleep
+        self._said = False
 
     def is_dead(self) -> bool:
         """Whether nobody has renewed the lease for twice its time. True takes that long; False comes with the next renewal."""
         first = read_lease(self._store)
         seconds = first.seconds if first else SECONDS
         began = self._clock()
-        self._job.say(Notice("lease", f"a publishing is open: watching for {2 * seconds:.0f} s whether its run is alive"))
+        if not self._said:
+            self._said = True  # once, however long one waits
+            self._job.say(Notice("lease", f"a publishing is open: watching for {2 * seconds:.0f} s whether its run is alive"))
         while self._clock() - began <= 2 * seconds:
             self._sleep(max(0.05, seconds / _LOOKS))
             found = read_lease(self._store)
