@@ -118,6 +118,7 @@ class Closing:
     def _append(self, base: log.Record, body: Callable[[log.Record], dict[str, Any]]) -> log.Record:
         """Append a record of a publish that is this run's own. What others append meanwhile (a tag forgotten) is no obstacle."""
         store = self.works.target.store
+        does = "" if self.works.target.in_bucket else "does this filesystem know locks? "
         while True:
             result = log.append(store, body(base))
             if isinstance(result, log.Record):
@@ -131,7 +132,7 @@ class Closing:
                         "cannot go on publishing into",
                         where=self.works.live.url,
                         why=f"another run has taken over, with record {record.number}",
-                        hint="does this filesystem know locks? let only one host publish",
+                        hint=f"{does}let only one host publish",
                     )
             base = head
 

@@ -34,6 +34,7 @@ from mirror.spool import Sorter, Spool
 from mirror.steps import Rooms, Step, Steps, Works, changes, displaces, is_as_known, seen_by, step_spool, with_room
 from mirror.store.wrap import Counts
 from mirror.transfer import up
+from mirror.transfer.down import why_not
 from mirror.transfer.send import Limits, Sender, Sent, decode_fetched
 from mirror.workers import Crew
 
@@ -211,7 +212,9 @@ class Displacement:
             return msgspec.structs.replace(step, seen=seen)
         found = Symlink(step.path, target, there.mtime)
         if not (isinstance(step.after, Symlink) and step.after.target == target):
-            self._keep_aside(step, "a link stands there that no snapshot has" if step.before is None else "it is another link now")
+            why = "a link stands there that no snapshot has" if step.before is None else "it is another link now"
+            if fault := self._keep_aside(step, why):
+                return msgspec.structs.replace(step, fault=fault)
         return self._instead(step, found, seen)
 
     # -- judging -------------------------------------------------------------------------------------------------
@@ -244,9 +247,9 @@ class Displacement:
         if isinstance(after, File) and _has(after, found):
             entry = msgspec.structs.replace(after, mtime=mtime, mode=asked.mode, link=b"")
             return self._instead(step, entry, seen)
-        self._keep_aside(
-            step, "it was changed behind our back" if before is not None else "a file stands there that no snapshot has"
-        )
+        why = "it was changed behind our back" if before is not None else "a file stands there that no snapshot has"
+        if fault := self._keep_aside(step, why):
+            return msgspec.structs.replace(step, fault=fault)
         return self._instead(step, self._stored(entry, found), seen)
 
     def _stored(self, entry: File, found: up.Fetched) -> File:
@@ -267,9 +270,15 @@ class Displacement:
     def _exception(self, path: bytes, entry: Entry | None) -> None:
         self._exceptions.append(Instead(path, entry))
 
-    def _keep_aside(self, step: Step, why: str) -> None:
-        where = self.works.live.keep_aside(step.path, self.number)
+    def _keep_aside(self, step: Step, why: str) -> str:
+        """Copy what stands there, and tell; why that could not be, else empty."""
+        try:
+            where = self.works.live.keep_aside(step.path, self.number)
+        except OSError as error:
+            why_not(error)  # a full disk ends the run
+            return f"what stands there could not be kept aside: {error.strerror or error}"
         self._tell(step.path, why, f"a copy is kept in {where}")
+        return ""
 
     def _tell(self, path: bytes, why: str, hint: str) -> None:
         self.drifted += 1

@@ -9,7 +9,8 @@ one it changes nothing any more (`check`). Whoever wants to take over watches th
 `seconds`: if it is written anew meanwhile, its owner lives (`Watch`). What the two cannot rule out, a request that was sent in time
 and arrives late, is caught by its condition: If-Match.
 
-The clock goes on while a machine sleeps (CLOCK_BOOTTIME): a laptop that wakes up has lost its lease.
+The clock goes on while a machine sleeps (CLOCK_BOOTTIME): a laptop that wakes up has lost its lease. What has run out is not
+renewed any more, else whoever slept would go on beside the run that took over.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Lease:
     def __init__(self, store: WritableStore, owner: str, seconds: float = SECONDS) -> None:
         self._store, self._owner, self._seconds = store, owner, seconds
         self._renewed = 0.0
+        self._over = False
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
         self._turn = 0
@@ -82,16 +84,20 @@ class Lease:
             self._thread.join()
 
     def renew(self) -> None:
-        """Write it anew. MirrorError when the store does not take it."""
+        """Write it anew. MirrorError when the store does not take it, InTheWayError when it has run out."""
         began = now()
+        if self._turn:
+            self.check()
         self._turn += 1
         body = {"owner": self._owner, "turn": f"{os.urandom(8).hex()}-{self._turn}", "seconds": self._seconds}
         self._store.put_hint(LEASE_KEY, json.dumps(body).encode())
         self._renewed = began
 
     def check(self) -> None:
-        """InTheWayError when it has run out: another run may publish by now."""
+        """InTheWayError when it has run out: another run may publish by now. Once so, always so."""
         if now() - self._renewed > self._seconds:
+            self._over = True
+        if self._over:
             raise InTheWayError(
                 "stopped publishing into",
                 where=self._store.url,
@@ -116,13 +122,16 @@ class Watch:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._job, self._clock, self._sleep = store, job, clock, sleep
+        self._said = False
 
     def is_dead(self) -> bool:
         """Whether nobody has renewed the lease for twice its time. True takes that long; False comes with the next renewal."""
         first = read_lease(self._store)
         seconds = first.seconds if first else SECONDS
         began = self._clock()
-        self._job.say(Notice("lease", f"a publishing is open: watching for {2 * seconds:.0f} s whether its run is alive"))
+        if not self._said:
+            self._said = True  # once, however long one waits
+            self._job.say(Notice("lease", f"a publishing is open: watching for {2 * seconds:.0f} s whether its run is alive"))
         while self._clock() - began <= 2 * seconds:
             self._sleep(max(0.05, seconds / _LOOKS))
             found = read_lease(self._store)

@@ -14,6 +14,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -76,7 +77,9 @@ def exposure(public: str, name: str, uuid: str) -> Exposure:
 
 def _status(error: urllib.error.HTTPError) -> str:
     if 300 <= error.code < 400:
-        host = urlsplit(error.headers.get("Location", "")).hostname
+        host: str | None = None
+        with suppress(ValueError):
+            host = urlsplit(error.headers.get("Location", "")).hostname
         return f"it leads to another host ({host!r}): name that one" if host else f"it answered {error.code}"
     return f"it answered {error.code}"
 

@@ -22,7 +22,7 @@ from mirror.site.live import LiveTree, Unexpected, is_ours
 from mirror.site.standing import Standing
 from mirror.site.writing import Description, fingerprint_of
 from mirror.spool import KeySorter, Spool
-from mirror.steps import Step, Steps, Works, expected_of, is_as_known
+from mirror.steps import LEFT, STAYS, Step, Steps, Works, expected_of, is_as_known
 from mirror.transfer.down import why_not
 
 _TOLD = 256  # files between two events
@@ -97,9 +97,8 @@ class LiveChanges:
         except OSError as error:
             self._fail(step.path, *why_not(error))
 
-    def unexpected(self, path: bytes, error: Unexpected) -> None:
+    def unexpected(self, path: bytes, error: Unexpected, hint: str = LEFT) -> None:
         """An item fails, since something else stands there. What could not go back to its place is kept."""
-        hint = "it was left as it is; the next sync looks again"
         if error.kept:
             hint = f"it is kept in {self.live.move_aside(path, self.number)}"
         self._fail(path, "unwritable", error.why, hint)
@@ -148,9 +147,9 @@ class LiveChanges:
                     self.leftover(step)
                 self.remove(step)
             except Unexpected as error:
-                self.unexpected(step.path, error)
+                self.unexpected(step.path, error, STAYS)
             except OSError as error:
-                self.unexpected(step.path, Unexpected(error.strerror or str(error)))
+                self.unexpected(step.path, Unexpected(error.strerror or str(error)), STAYS)
 
     def remove_hollow(self, steps: Steps, manifest: Ref) -> None:
         """Sources without folders (S3) do not say when one is empty."""

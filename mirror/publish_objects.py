@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from mirror import log
 from mirror.compare import same_content
 from mirror.displace import is_unpacked
 from mirror.errors import MirrorError
@@ -32,7 +33,7 @@ from mirror.site.live import Unexpected, is_ours
 from mirror.site.live_bucket import LiveBucket, standing_of
 from mirror.site.writing import Description
 from mirror.spool import KeySorter, Spool
-from mirror.steps import Step, Steps, Works, is_as_known, step_spool
+from mirror.steps import LEFT, STAYS, Step, Steps, Works, is_as_known, step_spool
 from mirror.transfer.deliver import Delivery, Order
 from mirror.transfer.down import why_not
 from mirror.transfer.upload import NotThere, send, send_changed
@@ -75,6 +76,7 @@ class ObjectChanges:
     removed: KeySorter = field(default_factory=KeySorter)
     failures: int = 0
     unset: int = 0
+    _hint: str = LEFT
     _outdated: int = 0
     _under: deque[_Under] = field(default_factory=deque)
     _bytes: int = 0
@@ -129,11 +131,11 @@ class ObjectChanges:
         except Unexpected as error:
             self.unexpected(step.path, error)
         except OSError as error:
-            self._fail(step.path, *why_not(error))
+            self._fail(step.path, *why_not(error), STAYS if self._hint == STAYS else "")
 
     def unexpected(self, path: bytes, error: Unexpected) -> None:
         """An item fails, since something else stands there."""
-        self._fail(path, "unwritable", error.why, "it was left as it is; the next sync looks again")
+        self._fail(path, "unwritable", error.why, self._hint)
 
     def _fail(self, path: bytes, kind: str, why: str, hint: str = "") -> None:
         self.failures += 1
@@ -255,6 +257,8 @@ class ObjectChanges:
         works = self.works
         if not len(left):
             return
+        # What this publish has displaced itself is in packs that the index has not been told of.
+        works.index.refresh(log.Dooms(works.target.store, works.target.state), lambda key, error: None)
         orders: Spool[Order] = Spool(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Order).decode)
         with orders:
             for step in left:
@@ -318,6 +322,7 @@ class ObjectChanges:
 
     def remove_all(self, steps: Iterable[Step]) -> None:
         """Remove what these steps say, if it is there."""
+        self._hint = STAYS
         with self._at_once():
             for step in steps:
                 self._try(step, self._begin_removal)

@@ -41,7 +41,7 @@ from mirror.site import Filter
 from mirror.site.filters import Matcher
 from mirror.site.live import LiveTree
 from mirror.snapshot import ManifestReader, ManifestWriter
-from mirror.space import check_free, floor_of
+from mirror.space import Least, check_room
 from mirror.spool import Spool
 from mirror.store.wrap import Counts as Requests
 from mirror.survey import source_key
@@ -330,12 +330,8 @@ class _Run:
         return drafts
 
     def _check_free(self, plan: _Plan, tree: TreeRun) -> None:
-        free = self.store.free_bytes()
-        if free is None:
-            return
-        left, total = free
-        floor = floor_of(total, self.options.min_free, self.options.min_free_percent)
-        check_free(self.target.url, left + tree.staged(), floor, extent(plan.wanted.steps, self.reader)[1], surely=True)
+        least = Least(self.options.min_free, self.options.min_free_percent)
+        check_room(self.target, tree.staged(), extent(plan.wanted.steps, self.reader)[1], least, surely=True)
 
     def _members(self, plan: _Plan, root: Ref, changes: Ref) -> dict[str, Any]:
         """What the record says beside what every record does. The source is that of the snapshot that comes back."""

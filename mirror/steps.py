@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from mirror.workers import Crew
 
 ASSETS, OTHERS, PAGES = range(3)
+# Hints: of a path that could not be changed, and of one that could not be deleted at the end.
+LEFT = "it was left as it is; the next sync looks again"
+STAYS = "it is still there, and no later sync deletes it: see what it is, and remove it by hand"
 _DEFAULT_RANKS = 3
 # Pages name assets, so assets come first and what names them last; a service worker decides what a browser keeps of both.
 _PAGES = frozenset(b"html htm xhtml xht xml json txt rss atom webmanifest php".split())

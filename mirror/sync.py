@@ -185,7 +185,7 @@ class _Run:
         self._tree: TreeRun | None = None
         self.released: Hold | None = None  # the hold that this run ends
         self.skipped = 0
-        self._packed: int | None = None  # bytes of packs before this run's own, once the index is known
+        self._packed: int | None = None  # bytes kept before this run's own, once the index is known
 
     def attempts(self) -> SyncReport:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -290,7 +290,7 @@ class _Run:
         fresh = self.target.new and self.report.attempts == 1  # without any record it need not be: a first sync that died
         if (survey.counts.fetch_files or self.target.tree) and not fresh:
             index.refresh(self.dooms, self._spoilt_fragment)
-        self._packed = index.packed
+        self._packed = self._kept_so_far(index)
         epoch = head.epoch if head else 0
         with Sorter() as results:
             sent = self._transfer(survey, epoch, results)
@@ -521,13 +521,21 @@ class _Run:
         if tree and publish.history and parent is not None:
             self.dooms.learn(self.head)
             ground.chunks.refresh(self.dooms, self._spoilt_fragment)
-            self._packed = ground.chunks.packed
+            self._packed = self._kept_so_far(ground.chunks)
             lingering = Lingering(self.store, self.reader, self.state, 0, publish.lingers)
             displaced = estimate.displaced(ground, survey.plan, lingering)
         self.report.bytes_displaced = displaced.size
         if not is_folder_url(self.store.url):
             self.report.requests_planned = estimate.requests(ground, displaced, tree=tree)
         self._place_left(self.head)
+
+    def _kept_so_far(self, index: ChunkIndex) -> int:
+        """Bytes of packs, and of what a bucket keeps whole."""
+        if not self.target.in_bucket:
+            return index.packed
+        from mirror.wholes import size_of_all
+
+        return index.packed + size_of_all(self.store)
 
     def _place_left(self, head: log.Record | None) -> None:
         """What history takes in all, and what is left."""

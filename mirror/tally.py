@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class SyncReport(ProblemReport):
     """What a sync did. snapshot: its number, 0 when none was made. bytes_read: of the site; bytes_new: plain, not in the target
     before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target;
-    bytes_history: of packs for what a tree displaced; bytes_history_total: of all its packs, None where this host does not know;
+    bytes_history: of packs, and of files that a bucket keeps whole, for what a tree displaced; bytes_history_total: of all of them,
+    None where this host does not know;
     bytes_displaced: in a dry run, plain, of what a tree would displace and no pack has; bytes_free: at the target, None where it
     does not say. requests_planned: in a dry run, on an object service. forgotten: older snapshots, for no history is kept.
     kept: paths that left the site and stay. rules: paths left out by each.

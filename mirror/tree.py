@@ -97,8 +97,9 @@ class TreeRun:
 
     def finish(self, head: log.Record | None, index: Callable[[], ChunkIndex]) -> log.Record | None:
         """Finish what a run that died left open; the head afterwards."""
+        watch = Watch(self.target.store, self.job)
         while head is not None and (found := unfinished(self.target.store, head)) is not None:
-            if self.target.in_bucket and not self.take_over and not Watch(self.target.store, self.job).is_dead():
+            if self.target.in_bucket and not self.take_over and not watch.is_dead():
                 self._in_the_way(head)
                 head = log.read_head(self.target.store, head.number)
                 continue

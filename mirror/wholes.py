@@ -7,6 +7,7 @@ every chunk. Doomed names are passed over, like those of packs.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -45,7 +46,9 @@ class Wholes:
         what = Description(entry.mtime, media_type=entry.media_type, fingerprint=entry.fingerprint)
         try:
             done = self.site.copy(entry.path, path_of(key), what, None)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EAGAIN):
+                raise
             return False
         if not isinstance(done, Lost):
             self.kept += entry.size
@@ -71,6 +74,11 @@ def listed(store: ReadableStore, doomed: Callable[[str], bool]) -> dict[bytes, s
     """Content key → key of each whole file that a store has. They are large, so they are few."""
     found = ((whole_content(stat.key), stat.key) for stat in store.list(f"{WHOLE}/") if not doomed(stat.key))
     return {content: key for content, key in found if content is not None}
+
+
+def size_of_all(store: ReadableStore) -> int:
+    """Bytes of all whole files."""
+    return sum(stat.size for stat in store.list(f"{WHOLE}/"))
 
 
 def path_of(key: str) -> bytes:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mirrors import BEGINNING, settle, tree, write
+from mirrors import BEGINNING, Item, settle, tree, write
 from trees import MAKE, Night, Walk, differing, restored
 
 from mirror import log
@@ -225,6 +225,11 @@ class Kills:
         assert self.nights[max(self.nights)] == now
         self.story.append(f"completed with snapshot {report.snapshot}")
 
+    def _was(self, path: bytes, item: Item, states: list[Night]) -> bool:
+        """Whether a path had this content in one of the nights."""
+        nights = (night.get(path) for night in (*states, *self.nights.values()))
+        return any(was is not None and was.content == item.content for was in nights)
+
     def _learn(self, states: list[Night]) -> None:
         for line in snapshots(self.target):
             if line.number in self.nights:
@@ -232,8 +237,8 @@ class Kills:
             back = restored(self.target, line.number, self.folder / "out")
             if not line.complete and self.may_be_incomplete:
                 # Nothing is staged in a bucket: what the site has no more stays as it was.
-                known = [*states, *self.nights.values()]
-                assert all(any(item == night.get(path) for night in known) for path, item in back.items() if item.kind == "file")
+                odd = [path for path, item in back.items() if item.kind == "file" and not self._was(path, item, states)]
+                assert odd == [], (line.number, odd, self.story[-5:])
                 self.nights[line.number] = back
                 continue
             assert line.complete, (line, self.story[-5:])

@@ -46,6 +46,20 @@ def test_who_could_not_renew_it_in_time_changes_nothing_any_more(monkeypatch: py
             held.check()
 
 
+def test_a_lease_that_ran_out_is_not_renewed_when_the_store_is_back() -> None:
+    store = FaultyStore(MemoryStore())
+    with Lease(store, "me", 0.4) as held:
+        held.check()
+        store.faults.append(Fault("put_hint", nth=0))
+        time.sleep(0.6)
+        store.faults.clear()
+        last = read_lease(store)
+        time.sleep(0.3)  # time for two renewals
+        assert read_lease(store) == last
+        with pytest.raises(InTheWayError, match="could not be renewed"):
+            held.check()
+
+
 class Clock:
     """A clock that only goes on when somebody sleeps; `then` is called with each new time."""
 

@@ -110,6 +110,25 @@ def test_unchanged_parts_of_a_large_file_are_taken_from_the_old_one(tmp_path: Pa
         clean(site, target)
 
 
+def test_what_cannot_be_kept_aside_stays_and_the_rest_goes_on(tmp_path: Path, target: TargetSpec) -> None:
+    site, root = tmp_path / "site", Path(target.store.url)
+    for name in ("a.html", "b.html"):
+        write(site / name, b"one")
+    settle(site)
+    clean(site, target)
+    write(root / "a.html", b"a stranger's", BEGINNING + 50)
+    write(root / ".mirror" / "aside", b"in the way")
+    for name in ("a.html", "b.html"):
+        write(site / name, b"two", BEGINNING + 1)
+    settle(site)
+    assert kinds(publish(site, target).problems) == [("a.html", "unwritable")]
+    assert (root / "a.html").read_bytes() == b"a stranger's"
+    assert (root / "b.html").read_bytes() == b"two"
+    (root / ".mirror" / "aside").unlink()
+    assert kinds(publish(site, target).problems) == [("a.html", "drift")]
+    assert live(target) == tree(site)
+
+
 def test_a_file_changed_behind_our_back_is_kept_aside(tmp_path: Path, target: TargetSpec) -> None:
     site = make_site(tmp_path / "site")
     clean(site, target)

@@ -254,6 +254,7 @@ def test_two_hosts_at_once_and_no_snapshot_names_what_is_not_there(tmp_path: Pat
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1500)
 def test_two_hosts_fifty_times(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
     two_hosts(tmp_path, s3, target, 50)
 
@@ -315,6 +316,24 @@ def test_rollback(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
     all_restore(target, {good: night, bad: worse, report.snapshot: night, again.snapshot: worse}, tmp_path)
     assert publish(site, target, release=True, max_delete=EVERYTHING).problems == []
     assert verify(target, VerifyOptions(workers=0)).exit_code == 0
+
+
+def test_rollback_brings_back_what_it_overwrites_itself(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    """The page's content is under the style sheet's name only, and that is written first: it comes out of the pack just made."""
+    site = tmp_path / "site"
+    page = noise(30_000, 6)
+    write(site / "a.html", page)
+    write(site / "b.css", noise(30_000, 7))
+    settle(site)
+    good = clean(s3, site, target).snapshot
+    wanted = files(site)
+    (site / "a.html").unlink()
+    write(site / "b.css", page, BEGINNING + 2)
+    settle(site)
+    clean(s3, site, target)
+    report = rollback(target, RollbackOptions(str(good), workers=0, max_delete=EVERYTHING))
+    assert report.problems == []
+    assert objects(s3) == wanted
 
 
 def test_headers_are_set_and_a_change_of_them_sends_nothing(tmp_path: Path, s3: S3, target: TargetSpec) -> None:

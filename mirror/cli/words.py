@@ -108,8 +108,8 @@ MAX_DELETE: Final = Flag(
 MAKING: Final = (
     Flag(
         "layout",
-        "how a new target is laid out: tree, a folder to serve with its history beside it (the default where TARGET is a "
-        "folder), or packed, few large objects (the default elsewhere); a target that is there knows",
+        "how a new target is laid out: tree, files to serve with their history beside them (the default where TARGET is a "
+        "folder or on S3), or packed, few large objects (the default elsewhere); a target that is there knows",
         "packed|tree",
     ),
     Flag("site", "the name of the site that a target holds: lower-case letters, digits, dots, hyphens", "NAME"),

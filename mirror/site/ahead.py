@@ -40,8 +40,9 @@ class Ahead:
 
     def open(self, path: bytes) -> Content:
         """See `Site.open`."""
-        while self._waiting and self._waiting[0][0] < path:
-            _drop(self._waiting.popleft()[1])
+        if any(waits == path for waits, _ in self._waiting):
+            while self._waiting[0][0] != path:
+                _drop(self._waiting.popleft()[1])
         for each in islice(self._rest, _AHEAD - len(self._waiting)):
             self._waiting.append((each, self._pool.submit(self._site.open, each)))
         if self._waiting and self._waiting[0][0] == path:

@@ -13,9 +13,8 @@ import errno
 import posixpath
 import secrets
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from mirror.errors import MirrorError, UsageError
@@ -48,8 +47,6 @@ class WritableAny(AnySite):
             raise self._read_only()
 
         self._renames = type(self._fs).mv is not AbstractFileSystem.mv
-        # Only those that are asynchronous within promise to be safe in threads.
-        self._turn = nullcontext() if getattr(self._fs, "async_impl", False) else threading.RLock()
         self._made: set[str] = set()
 
     @property

@@ -13,7 +13,9 @@ import errno
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, cast
 
@@ -64,6 +66,8 @@ class AnySite:
         except Exception as error:  # each backend connects here, with errors of its own library
             raise _source_error(self._url, error) from error
         self._root = str(root).rstrip("/")
+        # Only those that are asynchronous within promise to be safe in threads. A tar file gives one thread what another asked for.
+        self._turn: AbstractContextManager[object] = nullcontext() if getattr(self._fs, "async_impl", False) else threading.RLock()
 
     @property
     def url(self) -> str:
@@ -94,6 +98,10 @@ class AnySite:
             walk.close()
 
     def open(self, path: bytes) -> Content:
+        with self._turn:
+            return self._opened(path)
+
+    def _opened(self, path: bytes) -> Content:
         try:
             place = self.place(path)
             stream = cast(BinaryIO, self._fs.open(place, "rb"))
@@ -115,7 +123,7 @@ class AnySite:
             stream.close()
             raise
         info = read_info({**entry, "size": size})
-        return Content(cast(BinaryIO, _Translated(stream, self._fs)), info.size, info.mtime, (info.tag, 0))
+        return Content(cast(BinaryIO, _Translated(stream, self._fs, self._turn)), info.size, info.mtime, (info.tag, 0))
 
     def recheck(self, path: bytes, content: Content) -> str:
         if content.validator == (0, 0):
@@ -295,15 +303,16 @@ def _seen(path: bytes, info: _Info) -> Found | Unread:
 class _Translated:
     """A stream that fills what it is asked for, and whose errors are OSErrors, whatever library it comes from."""
 
-    def __init__(self, stream: BinaryIO, owner: object) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, owner: object, turn: AbstractContextManager[object]) -> None:
+        self._stream, self._turn = stream, turn
         self._owner = owner  # the file system: an archive closes its file when it is forgotten
 
     def read(self, size: int = -1) -> bytes:
         try:
-            data = self._stream.read(size)
-            while size > 0 and 0 < len(data) < size and (more := self._stream.read(size - len(data))):
-                data += more
+            with self._turn:
+                data = self._stream.read(size)
+                while size > 0 and 0 < len(data) < size and (more := self._stream.read(size - len(data))):
+                    data += more
             return data
         except OSError:
             raise

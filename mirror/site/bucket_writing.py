@@ -145,7 +145,7 @@ class WritableBucket(ObjectSite):
     ) -> Written | Lost:
         """Act (gives the new tag), and find out who won when the service says that the condition does not hold. ours: the tag that
         our write gives."""
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             try:
                 with self.translated(path, "cannot write", races=expected != ANYTHING):
                     return Written(act(), unset)
@@ -158,7 +158,7 @@ class WritableBucket(ObjectSite):
             if (there.tag if there else None) != expected:
                 return Lost(there)
             # A conflict with somebody who did not win either, "try again"; or a folder that is no object is in the way.
-            if there is None:
+            if there is None and attempt:
                 self._remove_hollow(path)
         raise OSError(errno.EAGAIN, "the service says that it changes, again and again, and it does not")
 

@@ -95,6 +95,7 @@ class LiveBucket:
 
     def sweep(self) -> None:
         """See `LivePlace.sweep`. Unfinished uploads, older than a day."""
+        self.site.sweep()
 
 
 class _Guarded(WritableBucket):

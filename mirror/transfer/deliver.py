@@ -18,6 +18,7 @@ from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
+import msgspec
 import xxhash
 
 from mirror.chunking import ChunkId
@@ -28,6 +29,7 @@ from mirror.manifest import File, split_ids
 from mirror.pack import Slot
 from mirror.site import ANYTHING, Lost, WritableSite, Written
 from mirror.site.writing import Description
+from mirror.spool import Spool
 from mirror.store import ReadableStore
 from mirror.transfer.down import why_not
 from mirror.transfer.fetch import WINDOW_IDS, Unreadable, blocks, contents, extract, spans
@@ -44,6 +46,18 @@ class Order(NamedTuple):
     entry: File
     what: Description
     expected: str | None = ANYTHING
+
+
+class _Again(NamedTuple):
+    """An order that could not be carried out, and why."""
+
+    order: Order
+    why: str
+
+
+def _agains() -> Spool[_Again]:
+    """As many as there are: of an old snapshot whose files were all moved since, all of them."""
+    return Spool(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Again).decode)
 
 
 class _Piece(NamedTuple):
@@ -84,7 +98,7 @@ class Delivery:
     live: Callable[[File], Iterator[bytes]] | None = None
     files_written: int = 0
     bytes_written: int = 0
-    _second: list[tuple[Order, str]] = field(default_factory=list)
+    _second: Spool[_Again] = field(default_factory=_agains)
     _flying: dict[Future[Written | Lost], tuple[Order, int]] = field(default_factory=dict)
     _flying_bytes: int = 0
     _done: SimpleQueue[Future[Written | Lost]] = field(default_factory=SimpleQueue)
@@ -92,13 +106,16 @@ class Delivery:
 
     def run(self, orders: Iterable[Order]) -> None:
         """Bring them all. OSError when there is no room; MirrorError when the place fails as a whole."""
-        self._round(orders)
-        again, self._second = self._second, []
-        while again and self.look_again():
-            self._round([order for order, _ in again])
-            again, self._second = self._second, []
-        for order, why in again:
-            self._problem(order.entry.path, "damaged", why)
+        try:
+            self._round(orders)
+            while len(self._second) and self.look_again():
+                again, self._second = self._second, _agains()
+                with again:
+                    self._round(each.order for each in again)
+            for order, why in self._second:
+                self._problem(order.entry.path, "damaged", why)
+        finally:
+            self._second.close()
 
     def _round(self, orders: Iterable[Order]) -> None:
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mirror-put")
@@ -162,7 +179,7 @@ class Delivery:
                 except Unreadable as error:
                     growing.failed = True
                     growing.parts.clear()
-                    self._second.append((growing.order, f"{error.pack}: {error.why}"))
+                    self._second.append(_Again(growing.order, f"{error.pack}: {error.why}"))
                     continue
                 growing.parts[piece.at] = proved[piece.id]
                 growing.left -= 1
@@ -178,7 +195,7 @@ class Delivery:
             if xxhash.xxh3_128_digest(data) != order.entry.fingerprint:
                 raise Unreadable("", "its chunks are not what its fingerprint says")
         except Unreadable as error:
-            self._second.append((order, error.why))
+            self._second.append(_Again(order, error.why))
             return
         yield order, data
 
@@ -186,7 +203,7 @@ class Delivery:
         data = b"".join(growing.parts[at] for at in sorted(growing.parts))
         growing.parts.clear()
         if xxhash.xxh3_128_digest(data) != growing.order.entry.fingerprint:
-            self._second.append((growing.order, "its chunks are not what its fingerprint says"))
+            self._second.append(_Again(growing.order, "its chunks are not what its fingerprint says"))
             return
         yield growing.order, data
 
@@ -209,7 +226,7 @@ class Delivery:
                 lambda: self.site.put(entry.path, entry.size, self._proved(entry), order.what, order.expected),
             )
         except Unreadable as error:
-            self._second.append((order, f"{error.pack}: {error.why}" if error.pack else error.why))
+            self._second.append(_Again(order, f"{error.pack}: {error.why}" if error.pack else error.why))
         self._say_progress()
 
     def _proved(self, entry: File) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ def send_changed(
     far as packs have them."""
     content = _open(site, entry)
     with content.stream:
-        if not content.stream.seekable():
+        if not _can_seek(content):
             return out.put(entry.path, entry.size, _proved(content, entry), what, expected)
         new: list[tuple[ChunkId, int]] = []
         try:
@@ -96,6 +96,11 @@ def _open(site: Site, entry: File) -> Content:
         content.stream.close()
         raise NotThere("changed", _CHANGED)
     return content
+
+
+def _can_seek(content: Content) -> bool:
+    """Sites promise no more than that it can be read from its beginning to its end."""
+    return bool(getattr(content.stream, "seekable", bool)())
 
 
 def _proved(content: Content, entry: File) -> Iterator[bytes]:
