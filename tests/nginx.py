@@ -30,7 +30,7 @@ LISTEN, ROOT = "listen 80;", "root /srv/www;"
 
 _CONFIG = """
 daemon off;
-worker_processes 2;
+worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log notice;
 {user}

@@ -696,7 +696,8 @@ def test_a_signal_ends_a_run_with_its_progress_kept(signals: list[signal.Signals
             time.sleep(0.05)
         last = json.loads(process.stdout.readlines()[-1])
         err = process.stderr.read()
-        assert process.wait(60) == 130
+        code = process.wait(60)
+        assert code == 130, (last, err)
     assert (last["event"], last["exit_code"], last["error"]["kind"]) == ("summary", 130, "interrupted")
     assert err.splitlines()[-1].startswith("mirror: interrupted; ")
     assert "Traceback" not in err

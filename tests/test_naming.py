@@ -403,7 +403,7 @@ def test_names_that_are_too_long_for_the_tree(tmp_path: Path) -> None:
 def test_flag_variable_file_and_api(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: None) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mirror.toml", b"[mirrors.docs]\nsource = 'site'\ntarget = 'one'\nlayout = 'tree'\ncase-conflict = 'skip'\n")
-    assert cli("sync", "docs").code == 23
+    assert cli("sync", "docs", "--new-target").code == 23
     monkeypatch.setenv("MIRROR_CASE_CONFLICT", "skip")
     assert cli("sync", site, "two", "--layout", "tree").code == 23
     assert cli("sync", site, "three", "--layout", "tree", "--case-conflict", "error").code == 2

@@ -177,7 +177,7 @@ def test_never_delete(site: Path, tmp_path: Path, layout: str) -> None:
     if layout == "tree":
         assert not (wrong := differing(live(target), everything)), wrong
     assert verify(target).problems == []
-    gone = publish(site, target, max_delete=ALL)
+    gone = publish(site, target, max_delete=ALL, making=Making(layout, "www"))
     assert (gone.deleted, gone.kept) == (5, 0)
     all_restore(target, nights | {gone.snapshot: tree(site)}, tmp_path)
 

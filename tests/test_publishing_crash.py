@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from mirrors import BEGINNING, noise, settle, tree, write
-from trees import Night, all_restore, differing, live, publish
+from trees import Night, all_restore, differing, live, publish, some_of
 
 from mirror.contents import snapshots
 from mirror.publishing import PublishOptions
@@ -98,7 +98,7 @@ def newest_kind(target: TargetSpec) -> str:
     return kind
 
 
-@pytest.mark.parametrize("part", range(POINTS))
+@pytest.mark.parametrize("part", some_of(range(POINTS), 3))
 def test_what_lingers_lingers_after_a_death(scene: Scene, tmp_path: Path, part: int) -> None:
     """The dead run's grace is 1: what left before it is due, what leaves now stays. The next runs say nothing of grace, or the
     same; if the publishing was open, they find what is to stand in its record."""
@@ -129,7 +129,7 @@ def test_what_lingers_lingers_after_a_death(scene: Scene, tmp_path: Path, part: 
     all_restore(target, nights, tmp_path)
 
 
-@pytest.mark.parametrize("part", range(POINTS))
+@pytest.mark.parametrize("part", some_of(range(POINTS), 3))
 def test_a_run_without_history_that_died_is_finished_without(scene: Scene, tmp_path: Path, part: int) -> None:
     words = ("--no-history", "--order", "*.html", "--order", "...")
     trial = tmp_path / "trial"

@@ -20,7 +20,7 @@ from drive import as_nobody, cli, give_to_nobody, shape, shared_folder, shell
 from mirrors import BEGINNING, in_memory, make_site, mirror, noise, settle, target_in, three_nights, tree, write
 from msgspec.structs import replace
 from test_tree_crash import change, prepared
-from trees import Night, Walk, all_restore, clean, differing, kinds, live, publish, restored
+from trees import Night, Walk, all_restore, clean, differing, kinds, live, publish, restored, some_of
 from xxhash import xxh3_128_digest
 
 from mirror import log
@@ -86,7 +86,7 @@ def seen(target: TargetSpec, night: Night) -> None:
 # -- back and forth
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", some_of(range(10), 3))
 def test_a_walk_back_and_forth(tmp_path: Path, target: TargetSpec, seed: int) -> None:
     walk, chance = Walk(tmp_path / "site", seed), random.Random(seed)
     nights: dict[int, Night] = {}
@@ -810,14 +810,14 @@ def comes_through(scene: Scene, target: TargetSpec, folder: Path) -> None:
     all_restore(target, nights, folder)
 
 
-@pytest.mark.parametrize("part", range(POINTS))
+@pytest.mark.parametrize("part", some_of(range(POINTS), 3))
 def test_a_rollback_that_dies(scene: Scene, tmp_path: Path, part: int) -> None:
     target = scene.copy(tmp_path)
     scene.rolls_back(target, 1 + part * (scene.changes - 1) // (POINTS - 1))
     comes_through(scene, target, tmp_path)
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", some_of(range(6), 3))
 def test_dies_twice_in_a_row(scene: Scene, tmp_path: Path, part: int) -> None:
     target = scene.copy(tmp_path)
     scene.rolls_back(target, scene.changes * (part + 6) // 13)
@@ -825,7 +825,7 @@ def test_dies_twice_in_a_row(scene: Scene, tmp_path: Path, part: int) -> None:
     comes_through(scene, target, tmp_path)
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", some_of(range(6), 3))
 def test_the_sync_that_finishes_it_dies_too(scene: Scene, tmp_path: Path, part: int) -> None:
     target = scene.copy(tmp_path)
     scene.rolls_back(target, scene.changes * 10 // 13)

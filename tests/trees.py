@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mirrors import BEGINNING, Item, settle, tree, write
 
 from mirror.events import Problem
@@ -63,6 +65,11 @@ def all_restore(target: TargetSpec, nights: dict[int, Night], folder: Path) -> N
 def kinds(problems: list[Problem]) -> list[tuple[str, str]]:
     """(path, kind) of problems."""
     return [(problem.path, problem.kind) for problem in problems]
+
+
+def some_of(numbers: Iterable[int], every: int) -> list[Any]:
+    """Parameters of a test: every so many-th number always, the others where the long tests are run."""
+    return [number if not at % every else pytest.param(number, marks=pytest.mark.long) for at, number in enumerate(numbers)]
 
 
 class Walk:
