@@ -124,8 +124,9 @@ class Watch:
         self._store, self._job, self._clock, self._sleep = store, job, clock, sleep
         self._said = False
 
-    def is_dead(self) -> bool:
-        """Whether nobody has renewed the lease for twice its time. True takes that long; False comes with the next renewal."""
+    def is_dead(self, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Whether nobody has renewed the lease for twice its time. True takes that long; False comes with the next renewal, or when
+        there is nothing to wait for any more (is_over)."""
         first = read_lease(self._store)
         seconds = first.seconds if first else SECONDS
         began = self._clock()
@@ -135,6 +136,6 @@ class Watch:
         while self._clock() - began <= 2 * seconds:
             self._sleep(max(0.05, seconds / _LOOKS))
             found = read_lease(self._store)
-            if found is not None and (first is None or found.turn != first.turn):
+            if (found is not None and (first is None or found.turn != first.turn)) or is_over():
                 return False
         return True

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mirror import log
@@ -17,7 +18,7 @@ from mirror.closing import Closing
 from mirror.displace import Displacement
 from mirror.errors import InTheWayError
 from mirror.events import Job, Problem
-from mirror.keys import STORE
+from mirror.keys import STORE, record_key
 from mirror.lease import SECONDS, Lease, Watch
 from mirror.lingering import Lingering
 from mirror.lookup import ChunkIndex
@@ -99,8 +100,9 @@ class TreeRun:
         """Finish what a run that died left open; the head afterwards."""
         watch = Watch(self.target.store, self.job)
         while head is not None and (found := unfinished(self.target.store, head)) is not None:
-            if self.target.in_bucket and not self.take_over and not watch.is_dead():
-                self._in_the_way(head)
+            if self.target.in_bucket and not self.take_over and not watch.is_dead(partial(self._has_moved, head)):
+                if not self._has_moved(head):
+                    self._in_the_way(head)
                 head = log.read_head(self.target.store, head.number)
                 continue
             self.dooms.learn(head)
@@ -115,6 +117,10 @@ class TreeRun:
             if head is not None:
                 log.put_hint(self.target.store, head)
         return head
+
+    def _has_moved(self, head: log.Record) -> bool:
+        """Whether another run has appended something: it goes on, or has come to its end."""
+        return self.target.store.size(record_key(head.number + 1)) is not None
 
     def _in_the_way(self, head: log.Record) -> None:
         """InTheWayError unless this run waits for others."""

@@ -30,6 +30,7 @@ from mirror.contents import ls, snapshots
 from mirror.manifest import File
 from mirror.plan import DeletionLimit
 from mirror.site import SiteSpec
+from mirror.survey import LookOptions
 from mirror.sync import SyncOptions, SyncReport, sync
 from mirror.target import TargetSpec, open_target
 from mirror.unfinished import unfinished
@@ -210,6 +211,7 @@ class Kills:
         if not self.chance.randrange(6):  # another host, which has never seen this target
             assert target.cache
             target = replace(target, cache=self.folder / f"another-{len(self.story)}")
+            options["look"] = LookOptions(checksum=True)  # else it goes by size and time, and some edits keep both
         given = SyncOptions(making=MAKE, workers=0, min_free=0, max_delete=DeletionLimit(percent=100), **self.options, **options)  # type: ignore[arg-type]
         return sync(SiteSpec(str(self.walk.root)), target, given)
 
