@@ -103,6 +103,9 @@ class ObjectChanges:
         if self._outdated:
             text = f"{self._outdated:,} files are not what they were when that run read them: its snapshot is incomplete"
             job.say(Notice("outdated", text))
+        if self.live.site.hollow:
+            text = f"{self.live.site.hollow:,} files took the place of folders: SeaweedFS may delete such a file two minutes later"
+            job.say(Notice("hollow", f"{text}, unless it is told not to (docs/hosting.md); `mirror verify` finds out"))
         for table in ("has", "sought"):
             self.works.target.state.db.execute(f"DROP TABLE IF EXISTS temp.{table}")
 

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote_from_bytes
 
+# Two minutes after the last object below `a/` was deleted, SeaweedFS (4.48) deletes `a`, whatever it is by then (docs/hosting.md).
+_CLEANUP = "WEED_FILER_OPTIONS_S3_EMPTY_FOLDER_CLEANUP_DELAY"
 START_SECONDS = 60
 STOP_SECONDS = 1
 
@@ -64,8 +66,10 @@ class SeaweedFS:
     region = "us-east-1"
     admin, reader = ADMIN, READER
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cleanup: str = "240h") -> None:
+        """cleanup: when an empty folder is deleted."""
         self.folder = folder
+        self._cleanup = cleanup
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: list[Path] = []
         self._client: Any = None
@@ -130,7 +134,7 @@ class SeaweedFS:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={"HOME": str(data), "TMPDIR": str(data), "PATH": "/usr/bin:/bin"},
+                env={"HOME": str(data), "TMPDIR": str(data), "PATH": "/usr/bin:/bin", _CLEANUP: self._cleanup},
             )
 
     def _wait(self) -> bool:

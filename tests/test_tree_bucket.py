@@ -16,11 +16,12 @@ import pytest
 from conftest import S3
 from drive import process
 from mirrors import BEGINNING, noise, settle, tree, write
-from trees import Night, Walk, all_restore, kinds, publish, some_of
+from servers import SeaweedFS
+from trees import MAKE, Night, Walk, all_restore, kinds, publish, some_of
 
 from mirror import log, spelling
 from mirror.errors import InTheWayError, UsageError
-from mirror.events import Event, Job, PhaseBegan
+from mirror.events import Event, Job, Notice, PhaseBegan
 from mirror.lease import Lease
 from mirror.pick import Reading
 from mirror.plan import DeletionLimit
@@ -406,3 +407,38 @@ def test_files_that_change_places(tmp_path: Path, s3: S3, target: TargetSpec) ->
         nights[clean(s3, site, target).snapshot] = tree(site)
         assert verify(target, VerifyOptions(workers=0)).problems == []
     all_restore(target, nights, tmp_path)
+
+
+def turned(s3: S3, site: Path, target: TargetSpec) -> list[str]:
+    """A folder of the site becomes a page; the kinds of the notices of the sync that publishes it."""
+    write(site / "index.html", b"<a href=about>")
+    write(site / "about" / "index.html", b"<p>a folder")
+    clean(s3, site, target)
+    shutil.rmtree(site / "about")
+    write(site / "about", b"<p>a page")
+    heard: list[Event] = []
+    job = Job("sync", listeners=[lambda stamped: heard.append(stamped.event)])
+    report = sync(SiteSpec(str(site)), target, SyncOptions(making=MAKE, workers=0, max_delete=EVERYTHING), job)
+    assert report.problems == []
+    return [event.kind for event in heard if isinstance(event, Notice)]
+
+
+def test_who_puts_a_file_in_place_of_a_folder_is_told_what_the_server_may_do(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    assert turned(s3, tmp_path / "site", target) == ["hollow"]
+    assert objects(s3)["about"] == b"<p>a page"
+
+
+@pytest.mark.long
+def test_what_that_notice_warns_of_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When this fails SeaweedFS is mended: then the notice, its page in docs/hosting.md and the setting in servers.py can go."""
+    with SeaweedFS(tmp_path / "weed", cleanup="1s") as server:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.admin.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.admin.secret_key)
+        s3 = S3(server, server.new_bucket(), "lost")
+        target = TargetSpec(s3.spec("www"), tmp_path / "cache")
+        assert turned(s3, tmp_path / "site", target) == ["hollow"]
+        give_up = time.monotonic() + 90  # it looks every 30 s
+        while "about" in objects(s3) and time.monotonic() < give_up:
+            time.sleep(1)
+        assert {path for path, _ in kinds(verify(target, VerifyOptions(workers=0)).problems)} == {"about"}
+        assert objects(s3).keys() == {"index.html"}

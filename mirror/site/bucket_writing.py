@@ -62,6 +62,7 @@ class WritableBucket(ObjectSite):
         self._room = KEY_MOST - len(self._prefix.encode())
         self._counting = threading.Lock()
         self._counts = Counter[str]()
+        self.hollow = 0  # folders, kept by the server though empty, that a file has taken the place of
 
     @property
     def counts(self) -> dict[str, int]:
@@ -163,9 +164,12 @@ class WritableBucket(ObjectSite):
         raise OSError(errno.EAGAIN, "the service says that it changes, again and again, and it does not")
 
     def _remove_hollow(self, path: bytes) -> None:
-        """SeaweedFS keeps an empty folder where objects were: it says 412 to a file of that name, and 404 to a look (4.48)."""
+        """SeaweedFS keeps an empty folder where objects were: it says 412 to a file of that name, and 404 to a look (4.48). Its cleaner
+        of such folders will not see that a file is there by then (docs/hosting.md), so they are counted."""
         with self.translated(path, "cannot write"):
-            self._is_hollow(self._prefix + self._key(path) + "/", _DEEPEST)
+            if self._is_hollow(self._prefix + self._key(path) + "/", _DEEPEST):
+                with self._counting:
+                    self.hollow += 1
 
     def _is_hollow(self, folder: str, deepest: int) -> bool:
         """Whether nothing but such folders is below; then it is gone."""
