@@ -23,7 +23,7 @@ from mirror.envelope import SEGMENT, write_time
 from mirror.errors import InTheWayError
 from mirror.events import Notice, PhaseBegan, SnapshotCommitted
 from mirror.lingering import lingering_paths
-from mirror.manifest import File, Ref, cut_entries, decode_segment
+from mirror.manifest import File, Folder, Ref, cut_entries, decode_segment
 from mirror.obtain import Obtain, Pairs
 from mirror.plan import Fetch
 from mirror.publish import LiveChanges
@@ -39,6 +39,7 @@ from mirror.steps import changes as differing
 from mirror.transfer.send import decode_fetched
 
 Changes = LiveChanges | ObjectChanges
+_LAST_COPY = "an older snapshot needs it, and what stands there could not be read and kept"
 _OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
 
 
@@ -76,9 +77,9 @@ class Closing:
                 self._delete(snapshot, snapshot, steps, changes)
             return snapshot
         finally:
-            if changes.unset:
-                works.job.say(Notice("metadata", f"metadata of {changes.unset:,} entries of the live tree could not be set"))
-            changes.close()
+            if changes.items.unset:
+                works.job.say(Notice("metadata", f"metadata of {changes.items.unset:,} entries of the live tree could not be set"))
+            changes.items.close()
 
     def _changes(self, number: int, others: Pairs, site: Site | None, recover: bool) -> Changes:
         live = self.works.live
@@ -91,15 +92,15 @@ class Closing:
         root, members = publishing.manifest, members_of(publishing)
         if not changes.recover:
             members |= self.told()
-        if changes.failures:
+        if changes.items.failures:
             root, standing = self._really(publishing, expected, changes)
             members |= {"changes": None, "complete": False}
             if standing != root or "standing" in members:
                 members["standing"] = log.ref_json(standing)
             members["totals"] = members["totals"] | {"entries": root.entries, "bytes": root.plain}
             if changes.recover:
-                members["problem_count"] = members.get("problem_count", 0) + changes.failures
-        due = bool(len(steps.gone)) and not changes.failures and expected is not None
+                members["problem_count"] = members.get("problem_count", 0) + changes.items.failures
+        due = bool(len(steps.gone)) and not changes.items.failures and expected is not None
         members |= {
             "manifest": log.ref_json(root),
             "deletes": log.ref_json(expected) if due and expected is not None else None,
@@ -170,9 +171,10 @@ class Closing:
 
     def _kept(self, changes: Changes, expected: Ref | None, manifest: Ref, aside: Iterable[bytes]) -> Iterator[Instead]:
         """Where the manifest is to say what was there before: paths that failed, and those that were not deleted."""
-        failed, removed, others = iter(changes.failed), iter(changes.removed), iter(aside)
+        failed, removed, others = iter(changes.items.failed), iter(changes.items.removed), iter(aside)
         fails, goes, other = next(failed, None), next(removed, None), next(others, None)
         files_only = self.works.live.files_only
+        folders: list[Folder] = []  # that go, around the path at hand
         for before, after in differing(self.works.reader, expected, manifest):
             entry = after if after is not None else before
             assert entry is not None
@@ -185,9 +187,16 @@ class Closing:
                 other = next(others, None)
             if after is None and path == other:
                 continue
-            # In a bucket a folder or a link goes with its entry; a file may have to make way for one of the same path.
+            if files_only and after is None and isinstance(before, Folder):
+                folders.append(before)
+            # In a bucket a folder goes with the last file in it, a link with its entry; a file may have to make way for one of the
+            # same path.
             stays = isinstance(before, File) and not isinstance(after, File) if files_only else after is None
             if path == fails or (stays and path != goes):
+                while folders:
+                    folder = folders.pop()
+                    if path.startswith(folder.path):
+                        yield Instead(folder.path, folder)
                 yield Instead(path, before)
 
     # -- deletions -----------------------------------------------------------------------------------------------
@@ -197,7 +206,10 @@ class Closing:
         works = self.works
         works.job.say(PhaseBegan("write", len(steps.gone)))
         keep = self._pack_last_copies(steps, changes)
-        changes.remove_all(step for step in reversed(steps.gone) if step.path not in keep)
+        changes.remove_all(
+            msgspec.structs.replace(step, fault=step.fault or _LAST_COPY) if step.path in keep else step
+            for step in reversed(steps.gone)
+        )
         changes.remove_hollow(steps, snapshot.standing)
         changes.describe_folders((folder for step in steps.gone for folder in folders_of(step)), snapshot.standing)
         works.live.settle()
@@ -268,7 +280,7 @@ class Closing:
                 try:
                     self._delete(found, claim, steps, changes)
                 finally:
-                    changes.close()
+                    changes.items.close()
             works.live.sweep()
             what = f"the deletions of snapshot {found.number}"
         works.job.say(Notice("finished", f"a run before this one did not end: {what} is finished now"))

@@ -9,6 +9,9 @@ one it changes nothing any more (`check`). Whoever wants to take over watches th
 `seconds`: if it is written anew meanwhile, its owner lives (`Watch`). What the two cannot rule out, a request that was sent in time
 and arrives late, is caught by its condition: If-Match.
 
+`--take-over` does not wait. Who has lost the hint to another run sees that at its next renewal, a quarter of `seconds` later at the
+most, and stops.
+
 The clock goes on while a machine sleeps (CLOCK_BOOTTIME): a laptop that wakes up has lost its lease. What has run out is not
 renewed any more, else whoever slept would go on beside the run that took over.
 """
@@ -67,10 +70,10 @@ class Lease:
     def __init__(self, store: WritableStore, owner: str, seconds: float = SECONDS) -> None:
         self._store, self._owner, self._seconds = store, owner, seconds
         self._renewed = 0.0
-        self._over = False
+        self._over = ""  # why
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
-        self._turn = 0
+        self._turns: set[str] = set()  # the last that was answered, and those that were sent since
 
     def __enter__(self) -> Lease:
         self.renew()
@@ -84,24 +87,33 @@ class Lease:
             self._thread.join()
 
     def renew(self) -> None:
-        """Write it anew. MirrorError when the store does not take it, InTheWayError when it has run out."""
+        """Write it anew. MirrorError when the store does not take it, InTheWayError when it has run out or somebody else has it."""
         began = now()
-        if self._turn:
-            self.check()
-        self._turn += 1
-        body = {"owner": self._owner, "turn": f"{os.urandom(8).hex()}-{self._turn}", "seconds": self._seconds}
+        if self._turns:
+            self._still_ours()
+        turn = os.urandom(12).hex()
+        self._turns.add(turn)
+        body = {"owner": self._owner, "turn": turn, "seconds": self._seconds}
         self._store.put_hint(LEASE_KEY, json.dumps(body).encode())
-        self._renewed = began
+        self._renewed, self._turns = began, {turn}
+
+    def _still_ours(self) -> None:
+        """Whoever says `--take-over` writes it while we live."""
+        self.check()
+        held = read_lease(self._store)
+        if held is not None and held.turn not in self._turns:
+            self._over = f"run {held.owner} has taken over"
+        self.check()
 
     def check(self) -> None:
         """InTheWayError when it has run out: another run may publish by now. Once so, always so."""
-        if now() - self._renewed > self._seconds:
-            self._over = True
+        if not self._over and now() - self._renewed > self._seconds:
+            self._over = f"the lease could not be renewed for {self._seconds:.0f} s, so another run may have taken over"
         if self._over:
             raise InTheWayError(
                 "stopped publishing into",
                 where=self._store.url,
-                why=f"the lease could not be renewed for {self._seconds:.0f} s, so another run may have taken over",
+                why=self._over,
                 hint="run the same command again: it finishes what is open",
             )
 

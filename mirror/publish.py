@@ -15,6 +15,7 @@ from itertools import groupby
 
 from mirror.compare import same_content
 from mirror.events import Advanced, PhaseBegan, Problem
+from mirror.items import Items
 from mirror.keys import parent_of, show
 from mirror.manifest import Entry, File, Folder, Ref, Symlink, decode_entry, encode
 from mirror.owners import Owners
@@ -22,7 +23,7 @@ from mirror.site.live import LiveTree, Unexpected, is_ours
 from mirror.site.standing import Standing
 from mirror.site.writing import Description, fingerprint_of
 from mirror.spool import KeySorter, Spool
-from mirror.steps import LEFT, STAYS, Step, Steps, Works, expected_of, is_as_known
+from mirror.steps import STAYS, Step, Steps, Works, expected_of, is_as_known
 from mirror.transfer.down import why_not
 
 _TOLD = 256  # files between two events
@@ -44,29 +45,28 @@ def description(entry: Entry, owners: Owners) -> Description:
 @dataclass
 class LiveChanges:
     """The changes of one publish into a folder. number: of its record, under which things are kept aside. obtain: makes the draft
-    of a file whose content is not staged, False when it can be had from nowhere. failed, removed: paths that could not be done,
-    and that made room; unset: paths whose metadata could not be set as it should be."""
+    of a file whose content is not staged, False when it can be had from nowhere. items: what became of the single paths."""
 
     works: Works
     live: LiveTree
     number: int
     obtain: Callable[[File], bool]
     recover: bool = False
-    failed: KeySorter = field(default_factory=KeySorter)
-    removed: KeySorter = field(default_factory=KeySorter)
-    failures: int = 0
-    unset: int = 0
+    items: Items = field(init=False)
     _done: int = 0
     _ready: bytes | None = None  # the folder that is known to be there and open to us
+
+    def __post_init__(self) -> None:
+        self.items = Items(self.works.on_problem, lambda path: f"it is kept in {self.live.move_aside(path, self.number)}")
 
     def run(self, steps: Steps, manifest: Ref) -> None:
         """Do them all, and make them durable. OSError when the disk is full."""
         job = self.works.job
         job.say(PhaseBegan("write", sum(map(len, (*steps.files, steps.hard_links)))))
         for step in reversed(steps.rooms):
-            self._try(step, self._make_room)
+            self.items.attempt(step, self._make_room)
         for step in steps.folders:
-            self._try(step, self._folder)
+            self.items.attempt(step, self._folder)
         for spool in steps.files:
             self._each(spool, self._file)
         self._each(steps.hard_links, self._hard_link)
@@ -74,45 +74,18 @@ class LiveChanges:
         self.describe_folders(steps.folders_changed, manifest)
         self.live.settle()
 
-    def close(self) -> None:
-        """Give the disk back."""
-        self.failed.close()
-        self.removed.close()
-
     def _each(self, spool: Spool[Step], change: Callable[[Step], None]) -> None:
         for step in spool:
-            self._try(step, change)
+            self.items.attempt(step, change)
             self._done += 1
             if not self._done % _TOLD:
                 self.works.job.say(Advanced(_TOLD))
-
-    def _try(self, step: Step, change: Callable[[Step], None]) -> None:
-        """Do it, or fail this one item."""
-        try:
-            if step.fault or is_ours(step.path):
-                raise Unexpected(step.fault or "that is where the store of the tree is")
-            change(step)
-        except Unexpected as error:
-            self.unexpected(step.path, error)
-        except OSError as error:
-            self._fail(step.path, *why_not(error))
-
-    def unexpected(self, path: bytes, error: Unexpected, hint: str = LEFT) -> None:
-        """An item fails, since something else stands there. What could not go back to its place is kept."""
-        if error.kept:
-            hint = f"it is kept in {self.live.move_aside(path, self.number)}"
-        self._fail(path, "unwritable", error.why, hint)
-
-    def _fail(self, path: bytes, kind: str, why: str, hint: str = "") -> None:
-        self.failures += 1
-        self.failed.extend([path])
-        self.works.on_problem(Problem(show(path), kind, why, hint))
 
     # -- room and folders ----------------------------------------------------------------------------------------
 
     def _make_room(self, step: Step) -> None:
         self.remove(step)
-        self.removed.extend([step.path])
+        self.items.removed.extend([step.path])
 
     def remove(self, step: Step) -> bool:
         """Remove what a step says, if it is there; whether it was. A folder that holds things that are not ours stays."""
@@ -142,14 +115,12 @@ class LiveChanges:
     def remove_all(self, steps: Iterable[Step]) -> None:
         """Remove what these steps say, if it is there."""
         for step in steps:
-            try:
-                if self.recover:
-                    self.leftover(step)
-                self.remove(step)
-            except Unexpected as error:
-                self.unexpected(step.path, error, STAYS)
-            except OSError as error:
-                self.unexpected(step.path, Unexpected(error.strerror or str(error)), STAYS)
+            self.items.attempt(step, self._remove_late, STAYS)
+
+    def _remove_late(self, step: Step) -> None:
+        if self.recover:
+            self.leftover(step)
+        self.remove(step)
 
     def remove_hollow(self, steps: Steps, manifest: Ref) -> None:
         """Sources without folders (S3) do not say when one is empty."""
@@ -215,11 +186,11 @@ class LiveChanges:
                 for entry in reversed(folders):
                     try:
                         sentences = self.live.writer.describe_folder(entry.path, description(entry, works.owners))
-                        self.unset += bool(sentences)
+                        self.items.unset += bool(sentences)
                     except OSError as error:
                         if not isinstance(error, _GONE):
                             why_not(error)
-                        self.unset += 1
+                        self.items.unset += 1
         self._ready = None
 
     # -- files and links -----------------------------------------------------------------------------------------
@@ -308,13 +279,13 @@ class LiveChanges:
         live.put(path, expected_of(step))
 
     def _set(self, path: bytes, after: File) -> None:
-        self.unset += bool(self.live.writer.describe_file(path, description(after, self.works.owners)))
+        self.items.unset += bool(self.live.writer.describe_file(path, description(after, self.works.owners)))
 
     def _describe_draft(self, path: bytes, after: File) -> None:
         fd = self.live.staging.open(path)
         assert fd is not None
         try:
-            self.unset += bool(self.live.writer.describe(fd, description(after, self.works.owners)))
+            self.items.unset += bool(self.live.writer.describe(fd, description(after, self.works.owners)))
         finally:
             os.close(fd)
 

@@ -25,17 +25,16 @@ from mirror import log
 from mirror.compare import same_content
 from mirror.displace import is_unpacked
 from mirror.errors import MirrorError
-from mirror.events import Advanced, Notice, PhaseBegan, Problem
-from mirror.keys import show
+from mirror.events import Advanced, Notice, PhaseBegan
+from mirror.items import Items
 from mirror.manifest import File, Ref
 from mirror.site import Lost, Site, Written
-from mirror.site.live import Unexpected, is_ours
+from mirror.site.live import Unexpected
 from mirror.site.live_bucket import LiveBucket, standing_of
 from mirror.site.writing import Description
-from mirror.spool import KeySorter, Spool
+from mirror.spool import Spool
 from mirror.steps import LEFT, STAYS, Step, Steps, Works, is_as_known, step_spool
 from mirror.transfer.deliver import Delivery, Order
-from mirror.transfer.down import why_not
 from mirror.transfer.upload import NotThere, send, send_changed
 from mirror.wholes import LEAST
 
@@ -64,24 +63,23 @@ def described(entry: File) -> Description:
 @dataclass
 class ObjectChanges:
     """The changes of one publish. number: of its record, under which things are kept aside. site: the source, None where there is
-    none. failed, removed: paths that could not be done, and that made room; unset: paths whose description could not be set as it
-    should be."""
+    none. items: what became of the single paths."""
 
     works: Works
     live: LiveBucket
     number: int
     site: Site | None
     recover: bool = False
-    failed: KeySorter = field(default_factory=KeySorter)
-    removed: KeySorter = field(default_factory=KeySorter)
-    failures: int = 0
-    unset: int = 0
+    items: Items = field(init=False)
     _hint: str = LEFT
     _outdated: int = 0
     _under: deque[_Under] = field(default_factory=deque)
     _bytes: int = 0
     _done: int = 0
     _pool: ThreadPoolExecutor | None = None
+
+    def __post_init__(self) -> None:
+        self.items = Items(self.works.on_problem)
 
     # -- all of them ---------------------------------------------------------------------------------------------
 
@@ -91,11 +89,11 @@ class ObjectChanges:
         job.say(PhaseBegan("write", sum(map(len, steps.files))))
         self._find_copies(steps, manifest)
         for step in reversed(steps.rooms):
-            self._try(step, self._make_room)
+            self.items.attempt(step, self._make_room, self._hint)
         for spool in steps.files:
             with self._at_once(), step_spool() as left:
                 for step in spool:
-                    self._try(step, self._begin)
+                    self.items.attempt(step, self._begin, self._hint)
                     self._land(self.live.threads * _AHEAD, left)
                 self._land(0, left)
                 self._from_store(left)
@@ -109,11 +107,6 @@ class ObjectChanges:
         for table in ("has", "sought"):
             self.works.target.state.db.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
-    def close(self) -> None:
-        """Give the disk back."""
-        self.failed.close()
-        self.removed.close()
-
     @contextmanager
     def _at_once(self) -> Iterator[None]:
         self._pool = ThreadPoolExecutor(self.live.threads, thread_name_prefix="mirror-put")
@@ -125,26 +118,6 @@ class ObjectChanges:
             self._under.clear()
             self._bytes = 0
 
-    def _try(self, step: Step, change: Callable[[Step], None]) -> None:
-        """Do it, or fail this one item."""
-        try:
-            if step.fault or is_ours(step.path):
-                raise Unexpected(step.fault or "that is where the store of the tree is")
-            change(step)
-        except Unexpected as error:
-            self.unexpected(step.path, error)
-        except OSError as error:
-            self._fail(step.path, *why_not(error), STAYS if self._hint == STAYS else "")
-
-    def unexpected(self, path: bytes, error: Unexpected) -> None:
-        """An item fails, since something else stands there."""
-        self._fail(path, "unwritable", error.why, self._hint)
-
-    def _fail(self, path: bytes, kind: str, why: str, hint: str = "") -> None:
-        self.failures += 1
-        self.failed.extend([path])
-        self.works.on_problem(Problem(show(path), kind, why, hint))
-
     # -- one object ----------------------------------------------------------------------------------------------
 
     def _begin(self, step: Step) -> None:
@@ -152,7 +125,7 @@ class ObjectChanges:
         if not isinstance(after, File):
             raise Unexpected("it is nothing that a bucket can hold")
         if fault := self.live.site.fault(step.path):
-            self._fail(step.path, "name", fault, "rename it in the source, or leave it out with --exclude")
+            self.items.fail(step.path, "name", fault, "rename it in the source, or leave it out with --exclude")
             return
         same = before is not None and same_content(before, after, self.works.reader)
         if same and isinstance(before, File) and described(before) == described(after):
@@ -271,10 +244,9 @@ class ObjectChanges:
                     orders.append(Order(after, described(after), step.tag or None))
                 elif self.recover and self.site is not None:
                     self._outdated += 1  # the run that takes over brings what the site has now, in a publishing of its own
-                    self.failures += 1
-                    self.failed.extend([step.path])
+                    self.items.leave(step.path)
                 else:
-                    self._fail(step.path, kind, why)
+                    self.items.fail(step.path, kind, why)
             delivery = Delivery(
                 works.target.store,
                 self.live.site,
@@ -285,7 +257,7 @@ class ObjectChanges:
                 lambda problem: None,
                 lambda path, sentence: None,
                 self.live.threads,
-                on_failed=self._fail,
+                on_failed=self.items.fail,
             )
             delivery.run(orders)
 
@@ -297,7 +269,7 @@ class ObjectChanges:
             step, future = self._under.popleft()
             after = step.after
             self._bytes -= after.size if isinstance(after, File) and after.size < LEAST else 0
-            self._try(step, partial(self._landed, future=future, left=left))
+            self.items.attempt(step, partial(self._landed, future=future, left=left), self._hint)
 
     def _landed(self, step: Step, *, future: Future[Written | Lost], left: Spool[Step] | None) -> None:
         try:
@@ -308,7 +280,7 @@ class ObjectChanges:
             return
         if isinstance(outcome, Lost):
             raise Unexpected("it was changed behind our back" if outcome.there else "it was taken away meanwhile")
-        self.unset += bool(outcome.unset)
+        self.items.unset += bool(outcome.unset)
         if step.after is None:
             return
         self._done += 1
@@ -321,14 +293,14 @@ class ObjectChanges:
         outcome = self._remove(step)
         if isinstance(outcome, Lost):
             raise Unexpected("it was changed behind our back")
-        self.removed.extend([step.path])
+        self.items.removed.extend([step.path])
 
     def remove_all(self, steps: Iterable[Step]) -> None:
         """Remove what these steps say, if it is there."""
         self._hint = STAYS
         with self._at_once():
             for step in steps:
-                self._try(step, self._begin_removal)
+                self.items.attempt(step, self._begin_removal, self._hint)
                 self._land(self.live.threads * _AHEAD)
             self._land(0)
 

@@ -16,17 +16,18 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from mirror import log
+from mirror.attempts import repeated, with_or_without_cache
 from mirror.commit import problem_lines
 from mirror.compare import symbol_of
 from mirror.drafts import Drafts, extent
 from mirror.envelope import check_format, write_time
-from mirror.errors import DamageError, DeletionGuardError, InterruptedRunError, InTheWayError, NotFound, TemporaryError, UsageError
+from mirror.errors import DamageError, DeletionGuardError, UsageError
 from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted, SnapshotCommitted
 from mirror.hold import append as append_hold
 from mirror.hold import begin, hold_of
@@ -49,8 +50,6 @@ from mirror.target import Target, TargetSpec, open_target
 from mirror.tree import TreeRun
 from mirror.unfinished import unfinished
 from mirror.workers import Crew
-
-_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +111,8 @@ def rollback(target: TargetSpec, options: RollbackOptions, job: Job | None = Non
     if not options.at:
         hint = "say which with --at; `mirror snapshots TARGET` lists them"
         raise UsageError("cannot roll back", where=target.store.url, why="no snapshot is named", hint=hint)
-    try:
-        try:
-            report = _run(target, options, job)
-        except sqlite3.DatabaseError as error:
-            # What is local may be lost (law 11), spoilt, or there is no room for it: this run goes on without.
-            job.say(Notice("no-cache", f"what this host remembered of the target cannot be used ({error}): it is left aside"))
-            report = _run(replace(target, cache=None), options, job)
-    except KeyboardInterrupt:
-        hint = "run the same command again to go on; the next sync or rollback finishes what is begun in a tree"
-        raise InterruptedRunError("interrupted", hint=hint) from None
-    except sqlite3.DatabaseError as error:
-        what = "cannot use the folder for temporary files"
-        raise TemporaryError(what, why=str(error), hint="make room there, or name another with TMPDIR", kind="disk-full") from error
+    hint = "run the same command again to go on; the next sync or rollback finishes what is begun in a tree"
+    report = with_or_without_cache(lambda spec: _run(spec, options, job), target, job, hint)
     report.seconds = time.monotonic() - began
     return report
 
@@ -135,7 +123,9 @@ def _run(spec: TargetSpec, options: RollbackOptions, job: Job) -> RollbackReport
         job.say(RunStarted("rollback", f"{target.url} snapshot {options.at}", target.url, options.dry_run))
         try:
             with ExitStack() as stack:
-                return _Run(target, options, job, stack).attempts()
+                run = _Run(target, options, job, stack)
+                repeated(run, target, "cannot roll back")
+                return run.report
         except sqlite3.DatabaseError:
             target.state.discard()
             raise
@@ -179,26 +169,12 @@ class _Run:
         self._index: ChunkIndex | None = None
         self._tree: TreeRun | None = None
 
-    def attempts(self) -> RollbackReport:
-        for attempt in range(1, _ATTEMPTS + 1):
-            self.report.attempts = attempt
-            try:
-                if self._attempt():
-                    return self.report
-            except NotFound as error:
-                # Something the head named is gone: a prune that this attempt has not read about yet, or damage.
-                head = log.read_head(self.store, int(self.state.fact("head") or 0))
-                if head is None or self.head is None or head.digest == self.head.digest:
-                    where, why = f"{self.store.url}/{error}", "it is not there, and a live snapshot needs it"
-                    hint = "run `mirror verify`; bring that object back from a copy of this target"
-                    raise DamageError("cannot roll back", where=where, why=why, hint=hint) from error
-            self.report.forget_problems()
-        why = f"{_ATTEMPTS} attempts lost to other runs"
-        raise InTheWayError("cannot append the snapshot", where=self.store.url, why=why, hint="try again later")
-
     # -- one attempt ---------------------------------------------------------------------------------------------
 
-    def _attempt(self) -> bool:
+    def attempt(self, number: int) -> bool:
+        """See `Attempting`."""
+        self.report.attempts = number
+        self.report.forget_problems()
         started = datetime.now(UTC)
         head = log.read_head(self.store, int(self.state.fact("head") or 0))
         for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):

@@ -20,9 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
+from mirror.attempts import repeated, with_or_without_cache
 from mirror.elsewhere import is_bare
 from mirror.envelope import SEGMENT, check_format, write_time
-from mirror.errors import DamageError, InterruptedRunError, InTheWayError, ItemError, NotFound, TemporaryError, UsageError
+from mirror.errors import DamageError, ItemError, UsageError
 from mirror.events import (
     Advanced,
     Change,
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from mirror.tree import TreeRun
     from mirror.workers import Crew
 
-_ATTEMPTS = 10
 _SKIP = "--symlinks skip"  # counted as a rule is
 _SMALL_BYTES, _SMALL_FILES = 48 << 20, 4000  # below both, starting workers costs more than they save
 
@@ -107,22 +107,8 @@ def sync(source: SiteSpec, target: TargetSpec, options: SyncOptions | None = Non
     site = open_site(source)
     site.check()  # a source that cannot be read must not leave a new target behind
     job.say(RunStarted("sync", site.url, target.store.url, options.dry_run))
-    try:
-        try:
-            report = _run(source, site, target, options, job, began)
-        except sqlite3.DatabaseError as error:
-            # What is local may be lost (law 11): spoilt, or no room for it. It is thrown away, and this run goes on without.
-            job.say(Notice("no-cache", f"what this host remembered of the target cannot be used ({error}): it is left aside"))
-            report = _run(source, site, replace(target, cache=None), options, job, began)
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted", hint="progress is kept; run the same command again to go on") from None
-    except sqlite3.DatabaseError as error:
-        import tempfile
-
-        hint = "make room there, or name another folder with TMPDIR"
-        raise TemporaryError(
-            "cannot use the folder for temporary files", where=tempfile.gettempdir(), why=str(error), hint=hint, kind="disk-full"
-        ) from error
+    hint = "progress is kept; run the same command again to go on"
+    report = with_or_without_cache(lambda spec: _run(source, site, spec, options, job, began), target, job, hint)
     report.seconds = time.monotonic() - began
     return report
 
@@ -140,7 +126,9 @@ def _run(source: SiteSpec, site: Site, target: TargetSpec, options: SyncOptions,
             _check_hidden(opened, options, job)
         try:
             with ExitStack() as stack:
-                return _Run(source, site, opened, options, job, began, stack).attempts()
+                run = _Run(source, site, opened, options, job, began, stack)
+                repeated(run, opened, "cannot go on from the last snapshot")
+                return run.report
         except sqlite3.DatabaseError:
             opened.state.discard()
             raise
@@ -187,33 +175,12 @@ class _Run:
         self.skipped = 0
         self._packed: int | None = None  # bytes kept before this run's own, once the index is known
 
-    def attempts(self) -> SyncReport:
-        for attempt in range(1, _ATTEMPTS + 1):
-            self.report.attempts = attempt
-            try:
-                if self._attempt():
-                    return self.report
-            except NotFound as error:
-                # Something the head named is gone: a prune that this attempt has not read about yet, or damage.
-                head = log.read_head(self.store, int(self.state.fact("head") or 0))
-                if head is None or self.head is None or head.digest == self.head.digest:
-                    raise DamageError(
-                        "cannot go on from the last snapshot",
-                        where=f"{self.store.url}/{error}",
-                        why="it is not there, and the snapshot needs it",
-                        hint="run `mirror verify`; bring that object back from a copy of this target",
-                    ) from error
-            self.report.forget_problems()
-        raise InTheWayError(
-            "cannot append the snapshot",
-            where=self.store.url,
-            why=f"{_ATTEMPTS} attempts lost to other runs",
-            hint="try again later",
-        )
-
     # -- one attempt ---------------------------------------------------------------------------------------------
 
-    def _attempt(self) -> bool:
+    def attempt(self, number: int) -> bool:
+        """See `Attempting`."""
+        self.report.attempts = number
+        self.report.forget_problems()
         job, options = self.job, self.options
         started = datetime.now(UTC)
         known = self.state.fact("head")
@@ -227,9 +194,9 @@ class _Run:
         self._heed_hold(head)
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
-        if parent is not None and parent.manifest.entries > 1 and self.target.tree and self._is_bare():
+        if parent is not None and self.target.tree and self._is_bare(parent):
             # Emptied, or a new disk for a store that is elsewhere: what the last snapshot has is not there, so all of it is news.
-            job.say(Notice("refilled", f"the live folder was empty: it is filled anew, snapshot {parent.number} is not there"))
+            job.say(Notice("refilled", f"nothing was there any more: all is published anew, snapshot {parent.number} is not there"))
             parent = None
         job.say(PhaseBegan("scan"))
         self.skipped = 0
@@ -470,8 +437,14 @@ class _Run:
         self._requests(Requests())
         return True
 
-    def _is_bare(self) -> bool:
-        return not self.target.in_bucket and is_bare(self.target.tree)
+    def _is_bare(self, parent: log.Record) -> bool:
+        """Whether nothing is left of a tree that has something as of its last snapshot."""
+        if not self.target.in_bucket:
+            return parent.manifest.entries > 1 and is_bare(self.target.tree)
+        from mirror.site.live_bucket import LiveBucket
+
+        with LiveBucket(self.target.live) as live:
+            return parent.standing.plain > 0 and live.is_empty()
 
     def _sweep_drafts(self) -> None:
         if self.target.tree and not self.target.in_bucket and has_drafts(self.target.tree):

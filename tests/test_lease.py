@@ -60,6 +60,29 @@ def test_a_lease_that_ran_out_is_not_renewed_when_the_store_is_back() -> None:
             held.check()
 
 
+def test_who_lost_it_to_a_take_over_stops_though_it_could_renew() -> None:
+    store = MemoryStore()
+    with Lease(store, "me", 0.8) as held:
+        held.check()
+        written(store, "theirs")
+        time.sleep(0.4)  # a renewal later
+        with pytest.raises(InTheWayError, match="run other has taken over"):
+            held.check()
+        found = read_lease(store)
+        assert found is not None
+        assert found.owner == "other"
+
+
+def test_a_renewal_whose_answer_was_lost_is_its_own() -> None:
+    store = FaultyStore(MemoryStore())
+    with Lease(store, "me", 1.2) as held:
+        store.faults.append(Fault("put_hint", nth=1, when="after"))
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            held.check()
+            time.sleep(0.05)
+
+
 class Clock:
     """A clock that only goes on when somebody sleeps; `then` is called with each new time."""
 

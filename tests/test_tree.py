@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drive import as_nobody, give_to_nobody, shape, shared_folder
@@ -29,13 +30,14 @@ from mirror.events import Job, PhaseBegan, Stamped
 from mirror.manifest import File, cut_entries
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
-from mirror.site import SiteSpec
+from mirror.site import Site, SiteSpec
 from mirror.site.live import Staging
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.sync import SyncOptions, sync
 from mirror.target import Making, TargetSpec, open_target
+from mirror.transfer import up
 from mirror.verify import VerifyOptions, verify
 
 __all__ = ["shared_folder"]
@@ -477,3 +479,25 @@ def test_drafts_that_are_gone_when_they_are_to_be_published(tmp_path: Path, targ
     assert len(gone) > 3
     assert report.problems == []
     assert not differing(live(target), tree(site))
+
+
+def test_what_cannot_be_read_and_kept_is_not_deleted_either(
+    tmp_path: Path, target: TargetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    write(site / "index.html", b"<p>stays")
+    write(site / "gone.bin", b"the only copy")
+    clean(site, target)
+    fetch = up.fetch
+
+    def broken_disk(site: Site, path: bytes, *more: Any) -> up.Fetched:
+        if path == b"gone.bin":
+            return up.Fetched(path, problem="unreadable", why="Input/output error")
+        return fetch(site, path, *more)
+
+    monkeypatch.setattr(up, "fetch", broken_disk)
+    (site / "gone.bin").unlink()
+    report = publish(site, target, max_delete=DeletionLimit(percent=100))
+    assert kinds(report.problems) == [("gone.bin", "unwritable")]
+    assert (Path(target.store.url) / "gone.bin").read_bytes() == b"the only copy"
+    assert restored(target, 2, tmp_path / "out").keys() >= {b"gone.bin", b"index.html"}

@@ -409,6 +409,30 @@ def test_files_that_change_places(tmp_path: Path, s3: S3, target: TargetSpec) ->
     all_restore(target, nights, tmp_path)
 
 
+def test_an_emptied_prefix_is_filled_again(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    write(site / "index.html", b"<p>")
+    write(site / "a" / "s.css", b"p{}")
+    clean(s3, site, target)
+    for key in objects(s3):
+        s3.client.delete_object(Bucket=s3.bucket, Key=f"{s3.prefix}/www/{key}")
+    heard: list[Event] = []
+    job = Job("sync", listeners=[lambda stamped: heard.append(stamped.event)])
+    report = sync(SiteSpec(str(site)), target, SyncOptions(making=MAKE, workers=0), job)
+    assert report.problems == []
+    assert report.snapshot
+    assert [event.kind for event in heard if isinstance(event, Notice)] == ["refilled"]
+    assert objects(s3) == files(site)
+
+
+def test_what_has_no_files_is_not_taken_for_emptied(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    site = tmp_path / "site"
+    (site / "empty").mkdir(parents=True)
+    settle(site)
+    clean(s3, site, target)
+    assert not clean(s3, site, target).snapshot
+
+
 def turned(s3: S3, site: Path, target: TargetSpec) -> list[str]:
     """A folder of the site becomes a page; the kinds of the notices of the sync that publishes it."""
     write(site / "index.html", b"<a href=about>")

@@ -164,8 +164,8 @@ class WritableBucket(ObjectSite):
         raise OSError(errno.EAGAIN, "the service says that it changes, again and again, and it does not")
 
     def _remove_hollow(self, path: bytes) -> None:
-        """SeaweedFS keeps an empty folder where objects were: it says 412 to a file of that name, and 404 to a look (4.48). Its cleaner
-        of such folders will not see that a file is there by then (docs/hosting.md), so they are counted."""
+        """SeaweedFS keeps an empty folder where objects were: it says 412 to a file of that name, and 404 to a look (4.48). Its
+        cleaner of such folders will not see that a file is there by then (docs/hosting.md), so they are counted."""
         with self.translated(path, "cannot write"):
             if self._is_hollow(self._prefix + self._key(path) + "/", _DEEPEST):
                 with self._counting:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _AHEAD: Final = 4  # questions waiting for each thread
+_BEHIND: Final = STORE + chr(ord("/") + 1)  # sorts behind all that is in the store
 
 
 class LiveBucket:
@@ -52,8 +53,11 @@ class LiveBucket:
         self.close()
 
     def is_empty(self) -> bool:
-        """See `LivePlace.is_empty`. One request."""
-        return all(name == f"{STORE}/" for name in self.site.names())
+        """See `LivePlace.is_empty`. One request: for what sorts behind the store, as nearly all names do; else two."""
+        if self.site.first_key(_BEHIND) is not None:
+            return False
+        first = self.site.first_key()
+        return first is None or first.startswith(f"{STORE}/")
 
     def standing(self, path: bytes) -> Standing | None:
         """See `LivePlace.standing`. One request."""

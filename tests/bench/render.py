@@ -86,7 +86,7 @@ def goal_grid(verdicts: Iterable[Verdict]) -> str:
 
 
 def page(table: Table, verdicts: Sequence[Verdict], about: Page) -> str:
-    """docs/benchmarks.md, whole."""
+    """docs/benchmarks.md, whole, or a page like it of some scenarios only."""
     parts = [
         "# Benchmarks",
         f"Measured on {about.date} by `{about.command}`, which writes this page; do not edit it by hand.",
@@ -98,8 +98,8 @@ def page(table: Table, verdicts: Sequence[Verdict], about: Page) -> str:
         goal_grid(verdicts),
     ]
     for scenario, title in TITLES.items():
-        parts += [f"## {title}", NOTES[scenario]]
-        parts.append(scenario_grid(table, scenario) if table.steps(scenario) else "Not run this time.")
+        if table.steps(scenario):
+            parts += [f"## {title}", NOTES[scenario], scenario_grid(table, scenario)]
     parts += [
         "## Machine",
         grid([["what", "value"], *([key, value] for key, value in about.machine.items())]),
