@@ -429,7 +429,7 @@ def test_a_parent_that_is_simply_gone_is_no_endless_loop(scene: Scene) -> None:
     shutil.rmtree(scene.folder / "cache-here")
     del scene.store.objects[log.read_record(scene.store, 1).manifest.name.key()]
     scene.change()
-    with pytest.raises(DamageError, match="it is not there, and the snapshot needs it; run `mirror verify`"):
+    with pytest.raises(DamageError, match="it is not there, and a snapshot needs it; run `mirror verify`"):
         scene.here()
 
 
