@@ -21,6 +21,7 @@ from mirror import spelling
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
+    from mirror.access import KeyFile
     from mirror.plan import DeletionLimit
     from mirror.publishing import PublishOptions
     from mirror.restore import RestoreOptions
@@ -335,6 +336,21 @@ def _unwritable(folder: Path) -> str:
     except OSError as error:  # HOME is still root's, after a su
         return f"{folder} cannot be looked at: {(error.strerror or str(error)).lower()}"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"
+
+
+def rights(asked: Settings) -> tuple[str, ...]:
+    """The rights of a new key; none when they were not given."""
+    return asked.parsed("rights", spelling.rights) or ()
+
+
+def key_file(asked: Settings) -> KeyFile:
+    """The server's file of keys."""
+    from mirror.access import KeyFile
+
+    name = asked.text("keys")
+    if not name:
+        raise UsageError("cannot tell where the keys are", hint="say --keys FILE")
+    return KeyFile(name)
 
 
 def making(asked: Settings, command: str = "mirror sync") -> Making:

@@ -20,6 +20,7 @@ ON_ERROR: Final = ("continue", "stop")
 MOST_GRACE: Final = 1000  # snapshots: each takes up to 170 bytes of a record, which has 1 MiB at most
 MOST_ORDER: Final = 100  # globs
 DELETE: Final = ("after", "never")
+RIGHTS: Final = ("read", "append", "publish", "prune")
 OVERWRITE: Final = ("always", "if-newer", "never")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -216,6 +217,19 @@ def web_address(text: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("it is not to have credentials in it: it is asked as everybody could")
     return text.strip().rstrip("/")
+
+
+def rights(text: str) -> tuple[str, ...]:
+    """`read,append`: rights of a key in their order, each once. ValueError for anything else.
+
+    >>> rights("append, read")
+    ('read', 'append')
+    """
+    said = [word.strip() for word in text.split(",")]
+    for word in said:
+        if word not in RIGHTS:
+            raise ValueError(f"{word!r} is no right: they are {', '.join(RIGHTS)}")
+    return tuple(right for right in RIGHTS if right in said)
 
 
 def shown(text: str) -> str:

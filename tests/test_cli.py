@@ -248,6 +248,7 @@ VALUES = {
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
     "store": "target", "public-url": "http://127.0.0.1:1",
+    "keys": "keys.json", "rights": "read,append",
     "lease": "30s", "header": "*.css: Cache-Control: no-cache", "symlinks": "skip", "case-conflict": "skip",
 }  # fmt: skip
 OF_SYNC = {"layout": "tree", "store": "served/.mirror"}  # some of its flags are of trees
@@ -255,7 +256,7 @@ PLACES = {
     "init": ["target"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
     "rollback": ["target"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
-    "filter-test": ["index.html"],
+    "filter-test": ["index.html"], "key": ["new", "nightly"],
 }  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def test_the_envelope_is_described() -> None:
 
 
 def test_data_is_described() -> None:
-    assert headings("###", "Data") == ["`listed`", "`entry`", "`sum`", "`filter`"]
+    assert headings("###", "Data") == ["`listed`", "`entry`", "`sum`", "`filter`", "`key`"]
     assert described("`listed`") == members(contents.SnapshotLine)
     in_entries: dict[str, str] = {"kind": "text"}
     for kind in typing.get_args(manifest.Entry):

@@ -23,7 +23,7 @@ from mirror.events import Change, Event, Job, Notice, Problem, ProblemFound, Run
 from mirror.progress import Bar, JsonLines, LogFile, members, sentence
 
 _NAMED: Final = 20  # problems that are named when no report has them
-_PLAIN: Final = ("snapshots", "ls", "cat", "sums", "filter-test")  # whoever calls these wants the data and nothing else
+_PLAIN: Final = ("snapshots", "ls", "cat", "sums", "filter-test", "key")  # whoever calls these wants the data and nothing else
 
 
 class Session:

@@ -65,6 +65,8 @@ class Verb:
     @property
     def named(self) -> str:
         """What the name of a mirror in mirror.toml may stand for, for help."""
+        if self.name == "key":
+            return "A key counts for all that the server holds. The secret cannot be got back: revoke a key that was lost."
         if self.name == "filter-test":
             return "SRC may be the NAME of a mirror in mirror.toml, whose rules hold then unless options give others."
         both = "NAME alone stands for SRC and TARGET. " if self.name in _BOTH else ""
@@ -380,10 +382,32 @@ FILTER_TEST: Final = Verb(
     ),
 )
 
-VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST)}
+KEYS: Final = Flag("keys", "the server's file of keys, made if it is not there; it holds secrets (mode 0600)", "FILE")
+
+KEY: Final = Verb(
+    "key",
+    ("new|list|revoke", "[NAME]"),
+    """Make, list and revoke the keys of those who may use `mirror serve`.
+
+    `new` prints the key, once, as a line on stdout: the client keeps it in a file that only it can read, and names that file with
+    --key-file, MIRROR_KEY_FILE or `key-file` in mirror.toml. Afterwards a key is shown by its fingerprint alone. A running server
+    heeds changes of the file at once.""",
+    (
+        KEYS,
+        Flag("rights", "of `new`: what the key may do, of read, append, publish, prune, such as read,append", "RIGHTS"),
+        QUIET,
+        VERBOSE,
+        JSON,
+        LOG,
+    ),
+)
+
+VERBS: Final = {
+    verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST, KEY)
+}
 
 
-_SAID: Final = ("config", "source", "release", "take-over")
+_SAID: Final = ("config", "source", "release", "take-over", "rights")
 
 
 def configurable() -> dict[str, Option]:
@@ -391,9 +415,7 @@ def configurable() -> dict[str, Option]:
     person says once, knowing why."""
     from mirror.configfile import Option
 
-    flags = [
-        flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source", "release", "take-over")
-    ]
+    flags = [flag for verb in VERBS.values() for flag in verb.flags if flag.name not in _SAID]
     switches = {flag.name for flag in flags if not flag.value}
     valued = {flag.name: flag for flag in flags if flag.value}
     options = {name: Option(switch=True) for name in switches - valued.keys()} | {
@@ -457,7 +479,7 @@ def ends_of(verb: Verb, words: Sequence[str]) -> dict[str, int]:
     """Which of the words are ends, by what each is: `source`, `target`, or `both` for a word that can only be a name."""
     if verb.name in _BOTH and len(words) < 3:
         return {"both": 0} if len(words) == 1 else {"source": 0, "target": 1} if words else {}
-    return {"target": 0} if words and verb is not FILTER_TEST else {}
+    return {"target": 0} if words and verb not in (FILTER_TEST, KEY) else {}
 
 
 def _near(word: str, verb: Verb) -> str:
