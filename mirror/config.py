@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mirror.publishing import PublishOptions
     from mirror.restore import RestoreOptions
     from mirror.rollback import RollbackOptions
+    from mirror.serve.receiver import ReceiveOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
     from mirror.site.routes import Routes
@@ -238,6 +239,8 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
         profile=asked.text("profile"),
         bandwidth=asked.size("bwlimit") or 0,
         transfers=asked.whole("transfers", StoreSpec("").transfers, least=1),
+        key_file=asked.text("key_file"),
+        insecure=asked.switch("insecure"),
     )
     return with_environment(spec, os.environ)
 
@@ -351,6 +354,26 @@ def key_file(asked: Settings) -> KeyFile:
     if not name:
         raise UsageError("cannot tell where the keys are", hint="say --keys FILE")
     return KeyFile(name)
+
+
+def receive_options(asked: Settings, say: Callable[[str, str], None]) -> ReceiveOptions:
+    """The options of `mirror serve`. say: told (kind, text) when there is nowhere to keep what the next run could use."""
+    from mirror.serve.receiver import ReceiveOptions
+
+    default, free = ReceiveOptions(""), asked.parsed("min_free", spelling.room)
+    return ReceiveOptions(
+        keys=key_file(asked).path,
+        listen=asked.parsed("listen", spelling.address) or default.listen,
+        certificate=asked.text("certfile"),
+        private_key=asked.text("keyfile"),
+        insecure=asked.switch("insecure"),
+        max_body=asked.size("max_body") or default.max_body,
+        imports=asked.whole("imports", default.imports, least=1),
+        client_timeout=asked.duration("client_timeout") or default.client_timeout,
+        min_free=default.min_free if free is None else free.number or 0,
+        min_free_percent=(free.percent or 0.0) if free else 0.0,
+        cache=cache_folder(asked, say),
+    )
 
 
 def making(asked: Settings, command: str = "mirror sync") -> Making:

@@ -163,8 +163,11 @@ def ranges(numbers: Iterable[int]) -> list[list[int]]:
 def read_record(store: ReadableStore, number: int) -> Record:
     """Record `number`. NotFound; DamageError; UsageError for a newer format."""
     key = record_key(number)
-    where = f"{store.url}/{key}"
-    data = store.get(key, RECORD_MAX)
+    return parse_record(store.get(key, RECORD_MAX), number, f"{store.url}/{key}")
+
+
+def parse_record(data: bytes, number: int, where: str) -> Record:
+    """The record in these bytes. DamageError when it is none, or not of that number; UsageError for a newer format."""
     body = unsealed_json(data, where)
     check_format(body, where)
     try:

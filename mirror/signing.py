@@ -1,9 +1,9 @@
 """Signatures of requests and answers: RFC 9421 with hmac-sha256, bodies by RFC 9530. Both ends of `mirror serve` use this module.
 
 A request covers its method, path and query, the digest and length of its body, and `Range` and `If-None-Match` where it has them;
-its parameters are the time, a nonce, and a key id, `NAME/FINGERPRINT`. The host is not covered: it changes behind a proxy. An answer
-covers its status, what it says of its body, and the signature of the request: an old answer never passes for a new one. An answer
-of more than `DIGESTED` bytes is a stream: its headers are signed, its body is not.
+its parameters are the time, a nonce, and a key id, `NAME/FINGERPRINT`. The host is not covered: it changes behind a proxy. An
+answer covers its status, what it says of its body, and the signature of the request: an old answer never passes for a new one. An
+answer of more than `DIGESTED` bytes is a stream: its headers are signed, its body is not.
 
 Owns what is signed and every word that is said when it does not fit. Who may do what is decided elsewhere. `Nonces` is not for
 several threads.
@@ -208,13 +208,14 @@ class _Asked:
         self.key = self._known(found[1]) if found else None
         return self.key.secret if self.key else None
 
-    def fault(self) -> Unsigned:
-        """Why a signature did not fit, by what is known of its key."""
+    def fault(self, tag: str) -> Unsigned:
+        """Why a signature did not fit, by what is known of its key. tag: whether it is that of a request or of an answer."""
         if self.key is None:
             return Unsigned("unknown-key", f"there is no key {self.name!r}")
         if self.fingerprint != self.key.fingerprint:
             why = f"both sign as {self.name}, with different secrets"
-            return Unsigned("wrong-secret", f"{why} (fingerprints {self.fingerprint} there, {self.key.fingerprint} here)")
+            client, server = (self.fingerprint, self.key.fingerprint)[:: 1 if tag == _ASKS else -1]
+            return Unsigned("wrong-secret", f"{why}: that of the client has fingerprint {client}, that of the server {server}")
         return Unsigned(
             "altered", "the signature does not fit: something on the way, a proxy perhaps, changed path, query or headers"
         )
@@ -263,7 +264,7 @@ def _verified(message: _Message, asked: _Asked, tag: str, covered: tuple[str, ..
         (found,) = verifier.verify(message, max_age=None, expect_tag=tag, require_components=covered)
     except library.HTTPMessageSignaturesException as error:
         if asked.name and (asked.key is None or _is_mismatch(error)):
-            raise asked.fault() from None
+            raise asked.fault(tag) from None
         why = " ".join(str(error).split())[:200]
         raise Unsigned("not-signed", f"the signature cannot be used: {why}") from None
     except ValueError:  # two of one tag

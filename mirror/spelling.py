@@ -219,6 +219,20 @@ def web_address(text: str) -> str:
     return text.strip().rstrip("/")
 
 
+def address(text: str) -> tuple[str, int]:
+    """`HOST:PORT`: where to listen. ValueError for anything else.
+
+    >>> address("127.0.0.1:8080"), address("[::1]:0")
+    (('127.0.0.1', 8080), ('::1', 0))
+    """
+    host, colon, port = text.strip().rpartition(":")
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_port = port.isascii() and port.isdigit() and int(port[:6]) < 65_536
+    if not colon or not inner or (":" in inner and inner == host) or not is_port:
+        raise ValueError("it is no address such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080")
+    return inner, int(port)
+
+
 def rights(text: str) -> tuple[str, ...]:
     """`read,append`: rights of a key in their order, each once. ValueError for anything else.
 
@@ -239,13 +253,17 @@ def shown(text: str) -> str:
 
 VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "bwlimit": size,
+    "client_timeout": duration,
     "case_conflict": partial(choice, choices=CASE_CONFLICT),
     "delete": deletion,
     "delete_grace": grace,
     "hash": partial(choice, choices=HASHES),
     "header": route,
+    "imports": partial(whole, least=1),
     "lease": lease,
+    "listen": address,
     "max_age": duration,
+    "max_body": size,
     "max_delete": paths,
     "max_duration": duration,
     "max_transfer": size,
@@ -254,6 +272,7 @@ VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "overwrite": partial(choice, choices=OVERWRITE),
     "part": part,
     "public_url": web_address,
+    "rights": rights,
     "symlinks": partial(choice, choices=SYMLINKS),
     "transfers": partial(whole, least=1),
     "workers": whole,

@@ -392,6 +392,9 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
         why = f"there is no mirror.json, and the mirror {making.named} of mirror.toml is kept there"
         raise TargetMissingError("cannot find the target", where=url, why=why, hint=hint)
     _check_making(making, url, tree)
+    if url.startswith(("http://", "https://")):
+        hint = f"make it there: mirror init ROOT/{url.rpartition('/')[2]} --layout packed"
+        raise UsageError("cannot make the target", where=url, why="it is on another machine", hint=hint)
     others = _other_things(spec.store, store, tree)
     if any(key.startswith(LOG_PREFIX) for key in others):
         raise DamageError(

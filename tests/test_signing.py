@@ -78,7 +78,7 @@ def test_who_is_not_known_and_who_has_another_secret() -> None:
     assert (stranger.kind, str(stranger)) == ("unknown-key", "there is no key 'stranger'")
     wrong = refused(sign_request(OTHER, "PUT", URL, {}))
     assert wrong.kind == "wrong-secret"
-    assert f"fingerprints {OTHER.fingerprint} there, {KEY.fingerprint} here" in str(wrong)
+    assert f"that of the client has fingerprint {OTHER.fingerprint}, that of the server {KEY.fingerprint}" in str(wrong)
 
 
 @pytest.mark.parametrize("seconds", [-86_400, -WINDOW - 2, WINDOW + 2, 10**9])

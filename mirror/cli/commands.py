@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mirror import config, spelling
 from mirror.cli.access import key
+from mirror.cli.serving import serve
 from mirror.cli.session import Session
 from mirror.errors import DamageError, worst_exit
 from mirror.events import Change
@@ -198,5 +199,6 @@ COMMANDS: Final[dict[str, Command]] = {
     "cat": cat,
     "sums": sums,
     "filter-test": filter_test,
+    "serve": serve,
     "key": key,
 }

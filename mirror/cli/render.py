@@ -31,6 +31,8 @@ def report_lines(report: Any, verbose: bool) -> Iterator[str]:
             yield from _rollback(report)
         case "VerifyReport":
             yield from _verify(report)
+        case "ReceiveReport":
+            yield f"{report.answers:,} answers, {report.refusals:,} of them refusals; {report.imported:,} objects came"
         case "InitReport":
             yield _init(report)
     if verbose and getattr(report, "requests", None):

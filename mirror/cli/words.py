@@ -65,6 +65,8 @@ class Verb:
     @property
     def named(self) -> str:
         """What the name of a mirror in mirror.toml may stand for, for help."""
+        if self.name == "serve":
+            return "ROOT and the options are no business of mirror.toml; MIRROR_KEYS is the server's, MIRROR_KEY_FILE a client's."
         if self.name == "key":
             return "A key counts for all that the server holds. The secret cannot be got back: revoke a key that was lost."
         if self.name == "filter-test":
@@ -92,11 +94,14 @@ ACCESS: Final = (
     Flag("region", "the S3 region", "NAME"),
     Flag("profile", "the AWS profile to take credentials from", "NAME"),
 )
+INSECURE: Final = Flag("insecure", "accept plain HTTP to or from other machines: everybody on the way can read it")
 REACH: Final = (
     CONFIG,
     Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
+    Flag("key-file", "the file with this client's key for a target at http(s)://, as `mirror key new` printed it", "FILE"),
+    INSECURE,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
     Flag("transfers", "requests to the store in flight (default 8)", "N"),
 )
@@ -402,12 +407,36 @@ KEY: Final = Verb(
     ),
 )
 
+SERVE: Final = Verb(
+    "serve",
+    ("ROOT",),
+    """Hold targets for others, who reach them over HTTP with keys, until Ctrl-C or SIGTERM.
+
+    ROOT is a folder with targets that `mirror init ROOT/NAME --layout packed` made; a client names one as https://HOST:PORT/NAME,
+    and its key with --key-file. Every object is examined before it is kept, and a snapshot is accepted only when all that it names
+    is there. docs/http.md has the protocol, and how to put nginx in front. Needs the extra `serve`.""",
+    (
+        KEYS,
+        Flag("listen", "where to listen (default 127.0.0.1:8750); port 0: any that is free", "HOST:PORT"),
+        Flag("certfile", "speak TLS with this certificate and its chain (PEM)", "FILE"),
+        Flag("keyfile", "the private key of the certificate (PEM, without a password)", "FILE"),
+        INSECURE,
+        Flag("max-body", "take objects of at most so many bytes (default 128M)", "SIZE"),
+        Flag("imports", "examine so many objects at once; eight times as many may arrive (default 4)", "N"),
+        Flag("client-timeout", "cut off a client that is silent so long within a request or an answer (default 30s)", "TIME"),
+        Flag("min-free", "take no objects when less than this would stay free, such as 20G or 5% (default 256M)", "SIZE|P%"),
+        Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
+        *REPORTS,
+    ),
+)
+
 VERBS: Final = {
-    verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST, KEY)
+    verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST, SERVE, KEY)
 }
 
 
-_SAID: Final = ("config", "source", "release", "take-over", "rights")
+_SERVERS: Final = ("listen", "certfile", "keyfile", "max-body", "imports", "client-timeout")
+_SAID: Final = ("config", "source", "release", "take-over", "rights", "keys", *_SERVERS)
 
 
 def configurable() -> dict[str, Option]:
@@ -479,7 +508,7 @@ def ends_of(verb: Verb, words: Sequence[str]) -> dict[str, int]:
     """Which of the words are ends, by what each is: `source`, `target`, or `both` for a word that can only be a name."""
     if verb.name in _BOTH and len(words) < 3:
         return {"both": 0} if len(words) == 1 else {"source": 0, "target": 1} if words else {}
-    return {"target": 0} if words and verb not in (FILTER_TEST, KEY) else {}
+    return {"target": 0} if words and verb not in (FILTER_TEST, SERVE, KEY) else {}
 
 
 def _near(word: str, verb: Verb) -> str:

@@ -86,12 +86,13 @@ class MaintainedStore(WritableStore, Protocol):
 @dataclass(frozen=True, slots=True)
 class StoreSpec:
     """What it takes to open a store, picklable: URL plus the client's settings (never a secret: those stay in the
-    environment and in the profile, which workers share).
+    environment, in the profile and in the key file, which workers share).
 
-    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, or `memory://NAME` (one process, tests). endpoint_url,
-    region, profile: as boto3 means them. static_credentials: the environment holds keys, and no file has anything to add to
-    them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for
-    no limit. transfers: requests in flight.
+    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `http(s)://HOST/NAME` of a `mirror serve`, or
+    `memory://NAME` (one process, tests). endpoint_url, region, profile: as boto3 means them. key_file: the path of the client's
+    key; insecure: plain http to another machine is accepted. static_credentials: the environment holds keys, and no file has
+    anything to add to them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes
+    a second, 0 for no limit. transfers: requests in flight.
     """
 
     url: str
@@ -101,3 +102,5 @@ class StoreSpec:
     static_credentials: bool = False
     bandwidth: int = 0
     transfers: int = 8
+    key_file: str = ""
+    insecure: bool = False

@@ -13,7 +13,7 @@ from mirror.errors import UsageError
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.wrap import LimitedStore
 
-KNOWN = "a folder, file://, s3://, gs://, az://, memory://"
+KNOWN = "a folder, file://, s3://, gs://, az://, https:// of a `mirror serve`, memory://"
 
 
 def open_store(spec: StoreSpec) -> MaintainedStore:
@@ -41,6 +41,10 @@ def normalise_url(url: str) -> str:
                 "cannot use", where=url, why="a file:// URL has three slashes and an absolute path", hint="write file:///path"
             )
         return os.path.abspath(unquote(rest.removeprefix(parts.netloc), errors="surrogateescape"))
+    if scheme.lower() in ("http", "https"):
+        from mirror.webclient.address import base_url
+
+        return base_url(url)
     if scheme not in ("s3", "gs", "az", "memory"):
         raise UsageError("cannot use", where=f"{scheme}://", why="stores of this kind are not known", hint=f"known are {KNOWN}")
     if "@" in rest.partition("/")[0]:
@@ -62,6 +66,14 @@ def _open(spec: StoreSpec, url: str) -> MaintainedStore:
         return MemoryStore.named(rest)
     from dataclasses import replace
 
+    if scheme in ("http", "https"):
+        if not spec.key_file:
+            why = "no key is at hand, and a `mirror serve` answers nobody without one"
+            hint = "name the file that has it with --key-file, MIRROR_KEY_FILE or `key-file` in mirror.toml"
+            raise UsageError("cannot use", where=url, why=why, hint=hint)
+        from mirror.store.served import ServedStore
+
+        return ServedStore(replace(spec, url=url))
     from mirror.store.s3 import BucketStore
 
     return BucketStore(replace(spec, url=url))
