@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import os
 import re
 import time
@@ -78,17 +79,8 @@ def sign_request(key: ClientKey, method: str, url: str, headers: Mapping[str, st
     """The headers of a request with a signature, a new one each time. A body is covered by the Content-Digest and Content-Length
     among `headers`. Names come back in lower case."""
     message = _Message({name.lower(): value for name, value in headers.items()}, method=method, url=url)
-    _signer(key).sign(
-        message,
-        key_id=f"{key.name}/{key.fingerprint}",
-        created=datetime.now(UTC),
-        nonce=base64.b64encode(os.urandom(18)).decode(),
-        label=LABEL,
-        tag=_ASKS,
-        covered_component_ids=_covered(message.headers),
-        use_existing_digest="content-digest" in message.headers,
-    )
-    return {name.lower(): value for name, value in message.headers.items()}
+    nonce = base64.b64encode(os.urandom(18)).decode()
+    return dict(message.headers) | _signed(key, message, _ASKS, _covered(message.headers), nonce)
 
 
 def check_request(
@@ -149,15 +141,7 @@ def sign_answer(
     """Put a signature among the headers of an answer. asked: the headers of the request, names in lower case."""
     request = _Message(dict(asked), method=method, url=f"http://mirror{target}")
     message = _Message(headers, status_code=status, request=request)
-    _signer(key).sign(
-        message,
-        key_id=f"{key.name}/{key.fingerprint}",
-        created=datetime.now(UTC),
-        label=LABEL,
-        tag=_ANSWERS,
-        covered_component_ids=_covered_answer(headers),
-        use_existing_digest="content-digest" in headers,
-    )
+    headers.update(_signed(key, message, _ANSWERS, _covered_answer(headers)))
 
 
 def check_answer(
@@ -221,17 +205,6 @@ class _Asked:
         )
 
 
-class _Held:
-    """One key, for signing."""
-
-    def __init__(self, key: ClientKey) -> None:
-        self._key = key
-
-    def resolve_private_key(self, key_id: str) -> bytes:
-        """The secret."""
-        return self._key.secret
-
-
 @cache
 def _library() -> Any:
     # 60 ms with the cryptography that it brings: not for whoever mirrors into a folder.
@@ -240,9 +213,26 @@ def _library() -> Any:
     return http_message_signatures
 
 
-def _signer(key: ClientKey) -> Any:
-    library = _library()
-    return library.HTTPMessageSigner(signature_algorithm=library.algorithms.HMAC_SHA256, key_resolver=_Held(key))
+@cache
+def _signer() -> Any:
+    return _library().HTTPMessageSigner(signature_algorithm=_library().algorithms.HMAC_SHA256)
+
+
+def _signed(key: ClientKey, message: _Message, tag: str, covered: tuple[str, ...], nonce: str | None = None) -> dict[str, str]:
+    """The two headers of a signature. The library says what is to be signed; to have it put into the message as well would have it
+    worked out twice."""
+    prepared = _signer().prepare(
+        message,
+        key_id=f"{key.name}/{key.fingerprint}",
+        created=datetime.now(UTC),
+        nonce=nonce,
+        label=LABEL,
+        tag=tag,
+        covered_component_ids=covered,
+        use_existing_digest="content-digest" in message.headers,
+    )
+    signature = base64.b64encode(hmac.digest(key.secret, prepared.signature_base, "sha256")).decode()
+    return {"signature-input": f"{LABEL}={prepared.signature_params}", "signature": f"{LABEL}=:{signature}:"}
 
 
 @cache

@@ -416,7 +416,7 @@ def _sign(ask: _Ask, response: Response) -> None:
     if body and not isinstance(response, StreamingResponse):
         headers["content-digest"] = digest_of_body(body)
     sign_answer(ask.key.key, response.status_code, headers, ask.method, ask.target, ask.headers)
-    for name in ("content-digest", "Signature", "Signature-Input"):
+    for name in ("content-digest", "signature", "signature-input"):
         if name in headers:
             response.headers[name] = headers[name]
 

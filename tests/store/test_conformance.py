@@ -78,7 +78,7 @@ def served_place(server: Served, name: str) -> Place:
         every = (path for path in root.rglob("*") if path.is_file() and ".mirror-tmp" not in path.parts)
         return {str(path.relative_to(root)): path.read_bytes() for path in every if path.name != "mirror.json"}
 
-    spec = server.spec(name)
+    spec = server.spec(name, server.folder / "all.key")
     return Place(Without(open_store(spec), "mirror.json"), spec, look, plant)
 
 
@@ -110,6 +110,7 @@ PLACES = ("folder", "memory", "served", "s3", "s3 bucket root", "wrapped folder"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with Served(tmp_path_factory.mktemp("served"), anything=True) as server:
+        server.new_key("all", "read,append,prune")
         yield server
 
 
