@@ -75,12 +75,12 @@ def digest_in(header: str) -> bytes | None:
 # -- requests ----------------------------------------------------------------------------------------------------------
 
 
-def sign_request(key: ClientKey, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+def sign_request(key: ClientKey, method: str, url: str, headers: Mapping[str, str], now: float | None = None) -> dict[str, str]:
     """The headers of a request with a signature, a new one each time. A body is covered by the Content-Digest and Content-Length
     among `headers`. Names come back in lower case."""
     message = _Message({name.lower(): value for name, value in headers.items()}, method=method, url=url)
     nonce = base64.b64encode(os.urandom(18)).decode()
-    return dict(message.headers) | _signed(key, message, _ASKS, _covered(message.headers), nonce)
+    return dict(message.headers) | _signed(key, message, _ASKS, _covered(message.headers), nonce, now)
 
 
 def check_request(
@@ -218,13 +218,15 @@ def _signer() -> Any:
     return _library().HTTPMessageSigner(signature_algorithm=_library().algorithms.HMAC_SHA256)
 
 
-def _signed(key: ClientKey, message: _Message, tag: str, covered: tuple[str, ...], nonce: str | None = None) -> dict[str, str]:
+def _signed(
+    key: ClientKey, message: _Message, tag: str, covered: tuple[str, ...], nonce: str | None = None, now: float | None = None
+) -> dict[str, str]:
     """The two headers of a signature. The library says what is to be signed; to have it put into the message as well would have it
     worked out twice."""
     prepared = _signer().prepare(
         message,
         key_id=f"{key.name}/{key.fingerprint}",
-        created=datetime.now(UTC),
+        created=datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC),
         nonce=nonce,
         label=LABEL,
         tag=tag,

@@ -100,6 +100,8 @@ class Verifying:
         if number is not None:
             data = read(0, size)
             record = self._thread.submit(lambda: self._records().judge(number, data, rights)).result()
+            if record is None and self._store.size(key) is None:
+                raise Rejected("the log goes on beyond it, and it is not there: have `mirror verify` look at the target")
             return (record.number, record.kind) if record else None
         name = ObjectName.parse(key)
         assert name
@@ -153,6 +155,8 @@ class Held:
         if self.store.size(key) is not None:
             return Imported(False)
         record = self._gate.examine(key, draft.read, draft.size, hashed.digest(), rights)
+        if self.store.size(key) is not None:  # somebody else's came meanwhile
+            return Imported(False)
         return Imported(draft.publish(key), record)
 
     def hint(self, key: str, data: bytes) -> None:

@@ -266,9 +266,12 @@ class Protocol:
                 name.update(piece)
                 sha256.update(piece)
 
-            async with asyncio.timeout(60 + length / _SLOWEST):
-                async for piece in self._body(ask):
-                    await self._in_thread(take, piece)
+            try:  # not to be taken for an error of the draft: a TimeoutError is an OSError
+                async with asyncio.timeout(60 + length / _SLOWEST):
+                    async for piece in self._body(ask):
+                        await self._in_thread(take, piece)
+            except TimeoutError as error:
+                raise _refusal(error) from None
             if draft.size != length or sha256.digest() != ask.digest:
                 raise Refusal(400, "altered", "the body is not what its Content-Digest says")
             async with self._checks:

@@ -125,6 +125,12 @@ class _Connection(H11Protocol):
             extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
             extensions[ABORT] = self.transport.abort
 
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()  # nothing is on its way, and a client with TLS may take long to say goodbye
+        else:
+            super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._be_patient()
         super().connection_lost(exc)

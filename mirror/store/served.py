@@ -22,6 +22,7 @@ from mirror.webclient.client import PATIENCE_SECONDS, WebClient
 _PAGE: Final = 5000
 _PAGE_BYTES: Final = 4 << 20
 _DELETE: Final = 1000
+PACK_MOST: Final = 128 << 20  # bytes of the largest object
 _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
 _PART: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
 _HINTS: Final = {
@@ -149,6 +150,8 @@ class ServedStore:
         answer = self._client.request(
             method, path, what=what, limit=limit, body=body, headers=headers, accept=(*accept, 401, *refusals)
         )
+        if method == "HEAD" and answer.status not in (*accept, 404):  # the answer to GET says why
+            return self._ask("GET", path, what, limit=PACK_MOST)
         if answer.status == 401:  # who does not know the key cannot sign
             raise self._refused(answer, what)
         self._believe(answer, method, what)
