@@ -102,6 +102,7 @@ def receive(
                 listener,
                 options.certificate,
                 options.private_key,
+                options.client_timeout,
                 lambda: job.say(Notice("listening", f"listening on {url}, {len(holding.names())} targets")),
             )
         report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names())

@@ -52,12 +52,17 @@ def check_tls(certificate: str, key: str) -> None:
         raise UsageError("cannot use the certificate", where=certificate, why=str(why).lower(), hint=hint) from None
 
 
-def run(app: ASGIApp, listener: socket.socket, certificate: str, key: str, begun: Callable[[], None]) -> None:
-    """Serve until a signal comes, in the calling thread. begun: called when clients are let in."""
+def run(app: ASGIApp, listener: socket.socket, certificate: str, key: str, patience: float, begun: Callable[[], None]) -> None:
+    """Serve until a signal comes, in the calling thread. patience: seconds for a request's head, HEAD_SECONDS at most; begun:
+    called when clients are let in."""
+
+    class Connection(_Connection):
+        head_seconds = min(HEAD_SECONDS, patience)
+
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=_Connection,
+        http=Connection,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -103,6 +108,7 @@ class _Server(uvicorn.Server):
 class _Connection(H11Protocol):
     """A connection whose client has HEAD_SECONDS for each request line with its headers."""
 
+    head_seconds = HEAD_SECONDS
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -110,14 +116,14 @@ class _Connection(H11Protocol):
         if len(self.connections) > CONNECTIONS:
             transport.abort()
         else:
-            self._patience = self.loop.call_later(HEAD_SECONDS, transport.abort)
+            self._patience = self.loop.call_later(self.head_seconds, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._be_patient()
         elif self._patience is None:  # a next request has begun, and its head is not whole
-            self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+            self._patience = self.loop.call_later(self.head_seconds, self.transport.abort)
 
     def handle_events(self) -> None:
         super().handle_events()
