@@ -20,11 +20,14 @@ import sys
 import termios
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from test_serve import certified
 
 import mirror
+from mirror.access import KeyFile
 from mirror.cli import _sentence as sentence_of
 from mirror.cli import commands, listing, named, words
 from mirror.cli.session import Session
@@ -208,7 +211,7 @@ def test_help_loads_nothing_heavy(given: list[str]) -> None:
         ("sync a b --log-file n/o", "cannot write the log file n/o: No such file or directory; name another with --log-file"),
         (
             "sync a gopher://b",
-            "gopher://: stores of this kind are not known; known are a folder, file://, s3://, gs://, az://, memory://",
+            "gopher://: stores of this kind are not known; known are a folder, file://, s3://, gs://, az://, https://, memory://",
         ),
     ],
 )
@@ -248,7 +251,8 @@ VALUES = {
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
     "store": "target", "public-url": "http://127.0.0.1:1",
-    "keys": "keys.json", "rights": "read,append",
+    "keys": "keys.json", "rights": "read,append", "key-file": "a.key", "listen": "127.0.0.1:0", "certfile": "cert.pem",
+    "keyfile": "key.pem", "max-body": "1M", "imports": "2", "client-timeout": "5s",
     "lease": "30s", "header": "*.css: Cache-Control: no-cache", "symlinks": "skip", "case-conflict": "skip",
 }  # fmt: skip
 OF_SYNC = {"layout": "tree", "store": "served/.mirror"}  # some of its flags are of trees
@@ -256,7 +260,7 @@ PLACES = {
     "init": ["target"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
     "rollback": ["target"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
-    "filter-test": ["index.html"], "key": ["new", "nightly"],
+    "filter-test": ["index.html"], "key": ["new", "nightly"], "serve": ["."],
 }  # fmt: skip
 
 
@@ -274,10 +278,21 @@ def test_every_flag_is_heeded_from_the_line_and_from_the_environment(verb: str, 
     session = Session(verb, "mirror", Out())
     given, asked = named.resolve(words.VERBS[verb], given, said, {}, session.notice)
     session.begin(asked)
+    if verb == "serve":
+        KeyFile("keys.json").add("nightly", ("read",))
+        certified(here)
+        Thread(target=stop_when_it_listens, daemon=True).start()
     assert commands.COMMANDS[verb](session, given) in (0, 4)
     assert session.asked.unknown() == []
     variables = {f"MIRROR_{flag.dest.upper()}" for flag in words.VERBS[verb].flags}
     assert variables == {f"MIRROR_{flag.name.upper().replace('-', '_')}" for flag in words.VERBS[verb].flags}
+
+
+def stop_when_it_listens() -> None:
+    """Ctrl-C for what runs in this process, once it is ready for one."""
+    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_name_means_the_same_everywhere() -> None:

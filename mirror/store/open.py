@@ -13,7 +13,7 @@ from mirror.errors import UsageError
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.wrap import LimitedStore
 
-KNOWN = "a folder, file://, s3://, gs://, az://, https:// of a `mirror serve`, memory://"
+KNOWN = "a folder, file://, s3://, gs://, az://, https://, memory://"
 
 
 def open_store(spec: StoreSpec) -> MaintainedStore:
