@@ -237,6 +237,7 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
         profile=asked.text("profile"),
         bandwidth=asked.size("bwlimit") or 0,
         transfers=asked.whole("transfers", StoreSpec("").transfers, least=1),
+        insecure=asked.switch("insecure"),
     )
     return with_environment(spec, os.environ)
 

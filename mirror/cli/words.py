@@ -95,6 +95,7 @@ REACH: Final = (
     Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
+    Flag("insecure", "accept plain http:// to another machine: everybody on the way can read and change what passes"),
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
     Flag("transfers", "requests to the store in flight (default 8)", "N"),
 )
