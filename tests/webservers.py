@@ -11,6 +11,7 @@ import http.server
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -44,6 +45,7 @@ class WebServer:
     def __init__(self, speak: Callable[[Asked], Say]) -> None:
         self.asked: list[Asked] = []
         self.connections = 0
+        self._open: set[socket.socket] = set()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,6 +56,11 @@ class WebServer:
             def setup(self) -> None:
                 super().setup()
                 outer.connections += 1
+                outer._open.add(self.connection)
+
+            def finish(self) -> None:
+                outer._open.discard(self.connection)
+                super().finish()
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -112,6 +119,9 @@ class WebServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for each in list(self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def methods(self) -> list[str]:
         return [each.method for each in self.asked]

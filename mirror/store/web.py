@@ -26,6 +26,8 @@ from mirror.webclient.client import PATIENCE_SECONDS, WebClient
 _WHOLE: Final = 64 << 20  # bytes: the largest object that there may be, a pack
 _HELD: Final = 64 << 20  # bytes of whole objects that are kept; two packs, as writers close them
 _START: Final = 512  # bytes in which a page shows that it is one
+_PAGE: Final = 1 << 20  # bytes of a page that stands for a missing object, however small that may be
+_MORE: Final = 1 << 16  # bytes that an answer to a range may have too many: then the whole object is asked for
 _PART = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 
@@ -48,9 +50,12 @@ class WebStore:
         return self._client.url
 
     def get(self, key: str, limit: int) -> bytes:
-        answer = self._ask("GET", key, "cannot read", limit)
+        answer = self._ask("GET", key, "cannot read", max(limit, _PAGE))
         if _is_page(answer):
             raise NotFound(key)
+        if (size := len(answer.body)) > limit:
+            why = f"it has {size} bytes, more than the {limit} it may have"
+            raise DamageError("cannot read", where=self._client.where(key), why=why)
         self._seen = True
         return answer.body
 
@@ -125,7 +130,7 @@ class WebStore:
 
     def _look_closer(self, key: str) -> int | None:
         """The size of an object of which HEAD does not tell it; None where it is a page."""
-        answer = self._ask("GET", key, "cannot look at", _START, headers=_range_of(0, _START), accept=(200, 206, 416),
+        answer = self._ask("GET", key, "cannot look at", _START + _MORE, headers=_range_of(0, _START), accept=(200, 206, 416),
                            limits={200: _WHOLE})  # fmt: skip
         if answer.status == 206 and answer.headers.get("content-encoding"):
             return len(self.get(key, _WHOLE))
@@ -140,8 +145,8 @@ class WebStore:
     def _range(self, key: str, start: int, end: int) -> bytes:
         held = self._of_held(key)
         if held is None and self._ranges:
-            answer = self._ask("GET", key, "cannot read", end - start, headers=_range_of(start, end), accept=(200, 206, 416),
-                               limits={200: _WHOLE, 416: _WHOLE})  # fmt: skip
+            most = {200: _WHOLE, 206: end - start + _MORE, 416: _WHOLE}
+            answer = self._ask("GET", key, "cannot read", 0, headers=_range_of(start, end), accept=(200, 206, 416), limits=most)
             if answer.status == 200:
                 if _is_page(answer):
                     raise NotFound(key)
