@@ -23,6 +23,7 @@ from mirror.webclient.client import WebClient
 
 _LARGEST: Final = 1 << 50
 _UNTOLD: Final = 4 << 30  # bytes of a file whose size the server does not tell: it lies on disk before it is looked at
+_BUFFER: Final = 1 << 18
 _TRIES: Final = 5  # of one file, each from where the one before broke off
 
 
@@ -56,7 +57,7 @@ class WebSite:
                 with reader:
                     stream, size = _whole(reader, size)
             else:
-                stream = cast(BinaryIO, reader)
+                stream = cast(BinaryIO, io.BufferedReader(reader, _BUFFER))  # as much as is asked for, to the end
         except BaseException:
             reader.close()
             raise

@@ -69,7 +69,7 @@ class WebClient:
         *,
         sign: Sign | None = None,
         insecure: bool = False,
-        connections: int = 8,
+        connections: int = 16,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         import urllib3
