@@ -6,12 +6,9 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,9 +16,8 @@ from conftest import S3
 from hosted import make_weblog
 from mirrors import BEGINNING, Item, mirror, noise, settle, target_in, three_nights, tree, write
 from nginx import Nginx
-from servers import free_ports
 from trees import clean, publish
-from webservers import Asked, Say, WebServer
+from webservers import Asked, Say, WebServer, python_server
 
 from mirror.cli import main
 from mirror.contents import cat, ls, snapshots, sums
@@ -41,25 +37,6 @@ OPEN = "server { listen 80; root /srv/www; autoindex off; }"
 Serve = Callable[[Path], str]
 
 
-@contextmanager
-def python_server(root: Path) -> Iterator[str]:
-    """`python -m http.server`: it knows no ranges."""
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(500):
-            assert process.poll() is None
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(params=["nginx", "python"])
 def serve(request: pytest.FixtureRequest, nginx: Callable[..., Nginx]) -> Iterator[Serve]:
     """Serves a folder as it is; gives its URL."""
@@ -68,6 +45,40 @@ def serve(request: pytest.FixtureRequest, nginx: Callable[..., Nginx]) -> Iterat
         return
     with ExitStack() as running:
         yield lambda root: running.enter_context(python_server(root))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A packed target in a folder, with three snapshots; what was in each; the site as it is now."""
+
+    folder: Path
+    nights: list[dict[bytes, Item]]
+
+    @property
+    def target(self) -> TargetSpec:
+        return target_in(self.folder)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "target"
+
+    @property
+    def site(self) -> SiteSpec:
+        return SiteSpec(str(self.folder / "site"))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """To be read only."""
+    folder = tmp_path_factory.mktemp("kept")
+    return Kept(folder, three_nights(folder, target_in(folder)))
+
+
+@pytest.fixture
+def spoilt(kept: Kept, tmp_path: Path) -> Kept:
+    """A copy, of which something may be spoilt."""
+    shutil.copytree(kept.root, tmp_path / "target")
+    return Kept(tmp_path, kept.nights)
 
 
 def at(url: str, cache: Path | None = None, store: str = "") -> TargetSpec:
@@ -85,10 +96,9 @@ def restored(target: TargetSpec, out: Path, number: int | str = "latest", **opti
 # -- packed --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_packed_target_can_be_read_in_all_ways(tmp_path: Path, serve: Serve) -> None:
-    target = target_in(tmp_path)
-    nights = three_nights(tmp_path, target)
-    web = at(serve(tmp_path / "target"), tmp_path / "other-cache")
+def test_a_packed_target_can_be_read_in_all_ways(tmp_path: Path, serve: Serve, kept: Kept) -> None:
+    target, nights = kept.target, kept.nights
+    web = at(serve(kept.root), tmp_path / "other-cache")
     for number, night in enumerate(nights, 1):
         assert restored(web, tmp_path / "out", number) == night
     assert restored(web, tmp_path / "out", "tag:second") == nights[1]
@@ -100,29 +110,24 @@ def test_a_packed_target_can_be_read_in_all_ways(tmp_path: Path, serve: Serve) -
     assert (report.exit_code, report.records, report.packs_checked, report.requests.get("list", 0)) == (0, 3, 3, 0)
     quick = verify(web, VerifyOptions(quick=True, workers=0))
     assert (quick.exit_code, quick.packs) == (0, 3)
-    assert list(diff_site(SiteSpec(str(tmp_path / "site")), web)) == []
+    assert list(diff_site(kept.site, web)) == []
     assert list(diff(web, "1", "3")) == list(diff(target, "1", "3"))
-    write(tmp_path / "site" / "index.html", b"changed", BEGINNING + 9)
-    assert [line.path for line, _ in diff_site(SiteSpec(str(tmp_path / "site")), web)] == [b"index.html"]
+    assert [line.path for line, _ in diff_site(kept.site, web, "2") if line.symbol == "*"] == [b"big.bin"]
 
 
-def test_worker_processes_read_it_too(tmp_path: Path, nginx: Callable[..., Nginx]) -> None:
-    target = target_in(tmp_path)
-    night = three_nights(tmp_path, target)[-1]
-    web = at(f"http://{nginx(tmp_path, OPEN).address}/target/")
+def test_worker_processes_read_it_too(tmp_path: Path, nginx: Callable[..., Nginx], kept: Kept) -> None:
+    web = at(f"http://{nginx(kept.folder, OPEN).address}/target/")
     assert restore(web, str(tmp_path / "out"), RestoreOptions(workers=2)).problems == []
-    assert tree(tmp_path / "out") == night
+    assert tree(tmp_path / "out") == kept.nights[-1]
     assert verify(web, VerifyOptions(workers=2)).exit_code == 0
 
 
-def test_an_interrupted_restore_goes_on(tmp_path: Path, serve: Serve) -> None:
-    target = target_in(tmp_path)
-    night = three_nights(tmp_path, target)[-1]
-    web = at(serve(tmp_path / "target"))
+def test_an_interrupted_restore_goes_on(tmp_path: Path, serve: Serve, kept: Kept) -> None:
+    web = at(serve(kept.root))
     restore(web, str(tmp_path / "out"), RestoreOptions(paths=(b"pages",), workers=0))
     report = restore(web, str(tmp_path / "out"), RestoreOptions(in_place=True, workers=0))
     assert report.problems == []
-    assert tree(tmp_path / "out") == night
+    assert tree(tmp_path / "out") == kept.nights[-1]
 
 
 def test_a_file_is_read_by_its_ranges(tmp_path: Path, nginx: Callable[..., Nginx]) -> None:
@@ -138,11 +143,9 @@ def test_a_file_is_read_by_its_ranges(tmp_path: Path, nginx: Callable[..., Nginx
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone", "page"])
-def test_verify_finds_a_damaged_pack(tmp_path: Path, serve: Serve, harm: str) -> None:
-    target = target_in(tmp_path)
-    three_nights(tmp_path, target)
-    web = at(serve(tmp_path / "target"))
-    pack = min((tmp_path / "target" / "packs").rglob("*.0"))
+def test_verify_finds_a_damaged_pack(tmp_path: Path, nginx: Callable[..., Nginx], spoilt: Kept, harm: str) -> None:
+    web = at(f"http://{nginx(spoilt.root, OPEN).address}")
+    pack = min((spoilt.root / "packs").rglob("*.0"))
     pack.chmod(0o600)
     data = pack.read_bytes()
     if harm == "gone":
@@ -188,16 +191,14 @@ def no_length(asked: Asked, say: Say) -> Say:
 
 
 @pytest.mark.parametrize("twist", [a_page, packed, no_length], ids=lambda twist: twist.__name__)
-def test_strange_servers_give_the_same_snapshots(tmp_path: Path, twist: Callable[[Asked, Say], Say]) -> None:
-    target = target_in(tmp_path)
-    nights = three_nights(tmp_path, target)
-    with folder_server(tmp_path / "target", twist) as server:
-        assert restored(at(server.url), tmp_path / "out") == nights[2]
-        assert restored(at(server.url), tmp_path / "out", 1) == nights[0]
+def test_strange_servers_give_the_same_snapshots(tmp_path: Path, twist: Callable[[Asked, Say], Say], kept: Kept) -> None:
+    with folder_server(kept.root, twist) as server:
+        assert restored(at(server.url), tmp_path / "out") == kept.nights[2]
+        assert restored(at(server.url), tmp_path / "out", 1) == kept.nights[0]
         assert verify(at(server.url), VerifyOptions(workers=0)).exit_code == 0
 
 
-def test_now_and_then_a_failure_is_no_failure(tmp_path: Path) -> None:
+def test_now_and_then_a_failure_is_no_failure(tmp_path: Path, kept: Kept) -> None:
     count = iter(range(10**9))
 
     def flaky(asked: Asked, say: Say) -> Say:
@@ -206,19 +207,15 @@ def test_now_and_then_a_failure_is_no_failure(tmp_path: Path) -> None:
             return Say(503)
         return Say(say.status, say.body, say.headers, cut=len(say.body) // 2) if number % 5 == 4 and say.body else say
 
-    target = target_in(tmp_path)
-    nights = three_nights(tmp_path, target)
-    with folder_server(tmp_path / "target", flaky) as server:
-        assert restored(at(server.url), tmp_path / "out") == nights[2]
+    with folder_server(kept.root, flaky) as server:
+        assert restored(at(server.url), tmp_path / "out") == kept.nights[2]
 
 
-def test_a_server_that_lies_about_a_pack_is_found_out(tmp_path: Path) -> None:
+def test_a_server_that_lies_about_a_pack_is_found_out(tmp_path: Path, kept: Kept) -> None:
     def lying(asked: Asked, say: Say) -> Say:
         return Say(200, b"\0" * len(say.body), say.headers) if asked.path.startswith("/packs/") else say
 
-    target = target_in(tmp_path)
-    three_nights(tmp_path, target)
-    with folder_server(tmp_path / "target", lying) as server:
+    with folder_server(kept.root, lying) as server:
         report = restore(at(server.url), str(tmp_path / "out"), RestoreOptions(workers=0))
         assert report.exit_code == 4
         assert all((tmp_path / "out" / name).exists() is False for name in ("index.html", "big.bin"))
@@ -226,12 +223,10 @@ def test_a_server_that_lies_about_a_pack_is_found_out(tmp_path: Path) -> None:
 
 
 def test_a_server_that_dies_in_the_middle_is_told_and_the_restore_goes_on_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: Kept
 ) -> None:
     assert WebStore.__init__.__kwdefaults__ is not None
     monkeypatch.setitem(WebStore.__init__.__kwdefaults__, "patience_seconds", 0.5)  # else this takes a minute
-    target = target_in(tmp_path)
-    night = three_nights(tmp_path, target)[-1]
     packs = 0
 
     def dying(asked: Asked, say: Say) -> Say:
@@ -239,12 +234,12 @@ def test_a_server_that_dies_in_the_middle_is_told_and_the_restore_goes_on_later(
         packs += asked.path.startswith("/packs/")
         return Say(hang_up=True) if packs > 1 else say
 
-    with folder_server(tmp_path / "target", dying) as server:
+    with folder_server(kept.root, dying) as server:
         with pytest.raises(TemporaryError, match=r"packs/.*the connection broke off"):
             restore(at(server.url), str(tmp_path / "out"), RestoreOptions(workers=0))
         packs = -(10**9)
         assert restore(at(server.url), str(tmp_path / "out"), RestoreOptions(in_place=True, workers=0)).problems == []
-    assert tree(tmp_path / "out") == night
+    assert tree(tmp_path / "out") == kept.nights[-1]
 
 
 def test_a_page_instead_of_everything_is_no_mirror(tmp_path: Path) -> None:
@@ -252,16 +247,14 @@ def test_a_page_instead_of_everything_is_no_mirror(tmp_path: Path) -> None:
         restore(at(server.url), str(tmp_path / "out"), RestoreOptions(workers=0))
 
 
-def test_a_spoilt_newest_record_leaves_the_others(tmp_path: Path, serve: Serve) -> None:
-    target = target_in(tmp_path)
-    nights = three_nights(tmp_path, target)
-    record = tmp_path / "target" / "log" / "000000000003.json"
+def test_a_spoilt_newest_record_leaves_the_others(tmp_path: Path, nginx: Callable[..., Nginx], spoilt: Kept) -> None:
+    record = spoilt.root / "log" / "000000000003.json"
     record.chmod(0o600)
     record.write_bytes(record.read_bytes()[:-20])
-    web = at(serve(tmp_path / "target"))
+    web = at(f"http://{nginx(spoilt.root, OPEN).address}")
     with pytest.raises(DamageError, match="name a snapshot by its number"):
         restore(web, str(tmp_path / "out"), RestoreOptions(workers=0))
-    assert restored(web, tmp_path / "out", 2) == nights[1]
+    assert restored(web, tmp_path / "out", 2) == spoilt.nights[1]
 
 
 # -- trees ---------------------------------------------------------------------------------------------------------------
@@ -288,9 +281,10 @@ def test_a_tree_can_be_read_at_its_own_urls(
     _, nights = published
     url = f"http://{nginx(tmp_path / 'www', OPEN).address}"
     hidden = f"http://{nginx(tmp_path / 'www').address}"  # with the block of docs/hosting.md
-    for web in (at(url), at(f"{url}/.mirror"), at(hidden, None, f"{url}/.mirror")):
-        for number, night in nights.items():
-            assert restored(web, tmp_path / "out", number) == night
+    (first, before), (second, now) = nights.items()
+    assert restored(at(url), tmp_path / "out", second) == now
+    assert restored(at(f"{url}/.mirror"), tmp_path / "out", first) == before
+    assert restored(at(hidden, None, f"{url}/.mirror"), tmp_path / "out", first) == before
     report = verify(at(url), VerifyOptions(workers=0))
     assert (report.problems, report.live_files > 100) == ([], True)
     assert b"".join(cat(at(url), "latest", "moved.jpg")) == noise(6_300_000, 1)
@@ -384,12 +378,9 @@ def test_a_public_bucket_can_be_read_without_credentials(tmp_path: Path, s3: S3,
 # -- what cannot be done -------------------------------------------------------------------------------------------------
 
 
-def test_nothing_writes_through_a_web_server(tmp_path: Path, serve: Serve) -> None:
-    target = target_in(tmp_path)
-    three_nights(tmp_path, target)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "target").rglob("*")}
-    web = at(serve(tmp_path / "target"))
-    site = SiteSpec(str(tmp_path / "site"))
+def test_nothing_writes_through_a_web_server(nginx: Callable[..., Nginx], kept: Kept) -> None:
+    before = {path: path.stat().st_mtime_ns for path in kept.root.rglob("*")}
+    web, site = at(f"http://{nginx(kept.root, OPEN).address}"), kept.site
     writes: list[Callable[[], object]] = [
         lambda: sync(site, web),
         lambda: sync(site, web, SyncOptions(dry_run=True)),
@@ -399,7 +390,7 @@ def test_nothing_writes_through_a_web_server(tmp_path: Path, serve: Serve) -> No
     for write_it in writes:
         with pytest.raises(UsageError, match="files behind a web server can only be read"):
             write_it()
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "target").rglob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in kept.root.rglob("*")}
 
 
 def test_plain_http_to_another_machine_must_be_accepted(
