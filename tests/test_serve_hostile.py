@@ -292,6 +292,10 @@ def changed(good: Good, **members: object) -> bytes:
         ({"deletes": {"blake3": "00" * 32, "epoch": 0, "count": 0, "bytes": 0}}, "only a tree's record has"),
         ({"manifest": {"blake3": "00" * 32, "epoch": 0, "count": 1, "bytes": 1}}, "which is not here"),
         ({"changes": {"blake3": "00" * 32, "epoch": 0, "count": 1, "bytes": 1}}, "which is not here"),
+        ({"names": {"keys": [], "before": 1}}, "malformed|names"),
+        ({"names": {"keys": ["index/" + "0" * 64 + ".0"], "before": 0}}, "it tells of index/.*, which is not here"),
+        ({"names": {"keys": ["mirror.json"], "before": 0}}, "it tells of mirror.json, which is not here"),
+        ({"names": {"keys": [], "before": 0, "more": {"blake3": "00" * 32, "epoch": 0, "count": 1, "bytes": 1}}}, "is not here"),
         ({"problems": "x" * 2_000_000}, "at most 1,048,576 are taken"),
     ],
 )
@@ -330,6 +334,8 @@ def test_records_out_of_turn(good: Good) -> None:
     good.refused(record_key(2), changed(good, **old, previous=right), "its time is not after")
     gone = {**later, "live": [[2, 2]]}
     good.refused(record_key(2), changed(good, **gone, previous=right), "no right but prune may forget one")
+    silent = {"names": {"keys": [], "before": 0}}
+    good.refused(record_key(2), changed(good, **later, **silent, previous=right), "does not tell of all index fragments")
     assert good.store.create(record_key(2), changed(good, **later, previous=right))
 
 

@@ -94,7 +94,7 @@ ACCESS: Final = (
     Flag("region", "the S3 region", "NAME"),
     Flag("profile", "the AWS profile to take credentials from", "NAME"),
 )
-INSECURE: Final = Flag("insecure", "accept plain HTTP to or from other machines: everybody on the way can read it")
+INSECURE: Final = Flag("insecure", "accept plain http:// to or from another machine: everybody on the way can read what passes")
 REACH: Final = (
     CONFIG,
     Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),

@@ -21,7 +21,7 @@ from mirror import log
 from mirror.access import PRUNE as MAY_PRUNE
 from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, SEGMENT, Kind, check_format
 from mirror.errors import MirrorError, NotFound
-from mirror.keys import ObjectName, record_key, show
+from mirror.keys import INDEX, ObjectName, record_key, show
 from mirror.lookup import ChunkIndex
 from mirror.manifest import File, Page, Ref, WithContent, decode_changes, decode_names, decode_node, decode_segment
 from mirror.serve.examine import Rejected
@@ -73,6 +73,7 @@ class Clerk:
             self._check_members(record, head, rights)
             self._dooms.learn(head)
             self._check_objects(record, head)
+            self._check_names(record, head)
         except MirrorError as error:
             raise Rejected(f"{error.why} ({error.where})" if error.where and error.where != where else error.why) from None
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -135,6 +136,42 @@ class Clerk:
             if len(entries) != ref.entries or (entries and entries[0].path != ref.first):
                 raise Rejected(f"{ref.name.key()} is not what the node above it says")
             self._check_content([entry for entry in entries if isinstance(entry, File | Page)], parent, lists)
+
+    def _check_names(self, record: log.Record, head: log.Record | None) -> None:
+        """Rejected unless what a record tells of the index is there, and is all that there was before it."""
+        names = record.body.get("names")
+        if names is None:
+            return  # then readers that cannot list are told so
+        more = log.ref_of(names["more"]) if names.get("more") else None
+        own = {*names["keys"], *self._listed(more)}
+        for key in own:
+            name = ObjectName.parse(key)
+            if name is None or name.place != INDEX or self._store.size(key) is None:
+                raise Rejected(f"it tells of {key[:100]}, which is not here")
+        if head is not None and head.body.get("names") is None:
+            known = {stat.key for stat in self._store.list(f"{INDEX}/") if not self._dooms(stat.key)}
+            end = 0
+        else:
+            known, end = self._told(head, names["before"])
+        if names["before"] != end or (record.kind != log.PRUNE and any(key not in own and not self._dooms(key) for key in known)):
+            raise Rejected("it does not tell of all index fragments that the record before it told of")
+
+    def _told(self, head: log.Record | None, before: int) -> tuple[set[str], int]:
+        """(what `head` and the records behind it tell of the index, as far as they come after record `before`; where that ends)."""
+        known: set[str] = set()
+        number = head.number if head else 0
+        while number > before:
+            names = log.read_record(self._store, number).body["names"]
+            known.update(names["keys"])
+            if names.get("more"):
+                known.update(self._listed(log.ref_of(names["more"])))
+            number = names["before"]
+        return known, number
+
+    def _listed(self, root: Ref | None) -> Iterator[str]:
+        """The keys of a list of names."""
+        for ref, payload in self._fresh(root, NAMES, set()) if root else ():
+            yield from decode_names(payload, ref.name.key())
 
     def _check_content(self, entries: list[WithContent], parent: log.Record | None, lists: set[ObjectName]) -> None:
         """Rejected unless each chunk of these files is somewhere. lists: chunk lists that were looked at."""

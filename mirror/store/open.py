@@ -64,16 +64,16 @@ def _open(spec: StoreSpec, url: str) -> MaintainedStore:
         from mirror.store.memory import MemoryStore
 
         return MemoryStore.named(rest)
-    from dataclasses import replace
-
-    if scheme in ("http", "https"):
-        if not spec.key_file:
-            why = "no key is at hand, and a `mirror serve` answers nobody without one"
-            hint = "name the file that has it with --key-file, MIRROR_KEY_FILE or `key-file` in mirror.toml"
-            raise UsageError("cannot use", where=url, why=why, hint=hint)
+    if scheme in ("http", "https") and spec.key_file:
         from mirror.store.served import ServedStore
 
-        return ServedStore(replace(spec, url=url))
+        return ServedStore(spec)
+    if scheme in ("http", "https"):
+        from mirror.store.web import WebStore
+
+        return WebStore(spec)
+    from dataclasses import replace
+
     from mirror.store.s3 import BucketStore
 
     return BucketStore(replace(spec, url=url))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ _PAGE_BYTES: Final = 4 << 20
 _DELETE: Final = 1000
 PACK_MOST: Final = 128 << 20  # bytes of the largest object
 _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
+_PASSING: Final = ("not-signed", "altered")  # may be a link that breaks
+_PAUSES: Final = (0.2, 0.5, 1.0, 0.0)  # seconds before an answer that is not believed is asked for again
 _PART: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
 _HINTS: Final = {
     "unknown-key": "ask for a key there: mirror key new NAME --rights read,append --keys FILE",
@@ -147,14 +150,20 @@ class ServedStore:
     ) -> Answer:
         """A signed answer of one of these statuses. NotFound; what else was said, as an error."""
         refusals = (400, 403, 404, 405, 409, 411, 413, 422, 428)
-        answer = self._client.request(
-            method, path, what=what, limit=limit, body=body, headers=headers, accept=(*accept, 401, *refusals)
-        )
+        for pause in _PAUSES:
+            answer = self._client.request(
+                method, path, what=what, limit=limit, body=body, headers=headers, accept=(*accept, 401, *refusals)
+            )
+            doubt = self._doubt(answer, method) if answer.status != 401 else None
+            if doubt is None or doubt.kind not in _PASSING:
+                break
+            time.sleep(pause)  # an answer that broke off within its headers looks like one that nobody signed
         if method == "HEAD" and answer.status not in (*accept, 404):  # the answer to GET says why
             return self._ask("GET", path, what, limit=PACK_MOST)
         if answer.status == 401:  # who does not know the key cannot sign
             raise self._refused(answer, what)
-        self._believe(answer, method, what)
+        if doubt is not None:
+            raise self._unbelieved(answer, doubt, what)
         if answer.status in accept:
             self._seen = True
             return answer
@@ -168,19 +177,22 @@ class ServedStore:
         signed = sign_request(self._key, method, url, {**headers, **added})
         return {**added, "Signature": signed["signature"], "Signature-Input": signed["signature-input"]}
 
-    def _believe(self, answer: Answer, method: str, what: str) -> None:
-        """AuthError unless the answer is signed with our key, and for this request."""
+    def _doubt(self, answer: Answer, method: str) -> Unsigned | None:
+        """Why an answer is not to be believed; None when it is signed with our key, and for this request."""
         sent = {name.lower(): value for name, value in answer.sent.items()}
         body = None if method == "HEAD" or answer.status == 304 else answer.body
         try:
             check_answer(self._key, answer.status, answer.headers, method, answer.url, sent, body)
-        except Unsigned as error:
-            hint = _HINTS.get(error.kind, "look at what is between here and there")
-            if error.kind == "not-signed":
-                hint = "is it a `mirror serve`, and does a proxy in front of it pass on Signature and Signature-Input?"
-            raise AuthError(
-                what, where=answer.url, why=f"its answer ({answer.status}) cannot be believed: {error}", hint=hint
-            ) from None
+        except Unsigned as doubt:
+            return doubt
+        return None
+
+    def _unbelieved(self, answer: Answer, doubt: Unsigned, what: str) -> AuthError:
+        """The error for such an answer."""
+        hint = _HINTS.get(doubt.kind, "look at what is between here and there")
+        if doubt.kind == "not-signed":
+            hint = "is it a `mirror serve`? what lies behind a plain web server is read without a key (MIRROR_KEY_FILE)"
+        return AuthError(what, where=answer.url, why=f"its answer ({answer.status}) cannot be believed: {doubt}", hint=hint)
 
     def _absent(self, answer: Answer, method: str, path: str, what: str) -> None:
         """NotFound for an object that is not there; TargetMissingError where there is no such target."""
