@@ -30,6 +30,7 @@ from mirror.cli import commands, listing, named, words
 from mirror.cli.session import Session
 from mirror.cli.streams import Out
 from mirror.errors import MirrorError, TemporaryError, UsageError
+from mirror.events import Notice, Stamped
 from mirror.manifest import File
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -249,14 +250,21 @@ VALUES = {
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
     "store": "target", "public-url": "http://127.0.0.1:1",
     "lease": "30s", "header": "*.css: Cache-Control: no-cache", "symlinks": "skip", "case-conflict": "skip",
+    "listen": "127.0.0.1:0", "memory": "16M",
 }  # fmt: skip
 OF_SYNC = {"layout": "tree", "store": "served/.mirror"}  # some of its flags are of trees
 PLACES = {
     "init": ["target"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
     "rollback": ["target"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
-    "filter-test": ["index.html"],
+    "serve": ["target"], "filter-test": ["index.html"],
 }  # fmt: skip
+
+
+def stop_when_it_listens(stamped: Stamped) -> None:
+    """A listener that ends a server as an operator does."""
+    if isinstance(stamped.event, Notice) and stamped.event.kind == "listening":
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("verb", words.VERBS)
@@ -273,7 +281,9 @@ def test_every_flag_is_heeded_from_the_line_and_from_the_environment(verb: str, 
     session = Session(verb, "mirror", Out())
     given, asked = named.resolve(words.VERBS[verb], given, said, {}, session.notice)
     session.begin(asked)
-    assert commands.COMMANDS[verb](session, given) in (0, 4)
+    if verb == "serve":
+        session.job.listeners = [*session.job.listeners, stop_when_it_listens]
+    assert commands.COMMANDS[verb](session, given) in ((130,) if verb == "serve" else (0, 4))
     assert session.asked.unknown() == []
     variables = {f"MIRROR_{flag.dest.upper()}" for flag in words.VERBS[verb].flags}
     assert variables == {f"MIRROR_{flag.name.upper().replace('-', '_')}" for flag in words.VERBS[verb].flags}
@@ -284,7 +294,7 @@ def test_a_name_means_the_same_everywhere() -> None:
     seen: dict[str, bool] = {}
     for verb in words.VERBS.values():
         for flag in verb.flags:
-            if flag.name != "delete":  # spelling.deletion tells which is meant
+            if flag.name not in ("delete", "site"):  # spelling.deletion and spelling.as_site tell which is meant
                 assert seen.setdefault(flag.name, bool(flag.value)) is bool(flag.value), flag.name
         shorts = [flag.short for flag in verb.flags if flag.short]
         assert len(set(shorts)) == len(shorts)

@@ -33,7 +33,7 @@ from mirror import errors, events
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-VERBS = ("init", "sync", "restore", "rollback", "verify", "snapshots", "diff", "ls", "cat", "sums", "filter-test")
+VERBS = ("init", "sync", "restore", "rollback", "verify", "snapshots", "diff", "ls", "cat", "sums", "serve", "filter-test")
 
 
 def ids(path: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from mirror import contents, create, errors, events, explain, manifest, progress, restore, rollback, spelling, sync, verify
 from mirror.cli import listing, words
+from mirror.serve import site
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs/events.md").read_text("utf-8")
@@ -42,6 +43,7 @@ REPORTS = {
     "restore": restore.RestoreReport,
     "rollback": rollback.RollbackReport,
     "verify": verify.VerifyReport,
+    "serve": site.SiteReport,
 }
 
 

@@ -380,7 +380,28 @@ FILTER_TEST: Final = Verb(
     ),
 )
 
-VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST)}
+AS_SITE: Final = Flag("site", "serve the snapshot as a web site")  # elsewhere the name of one, and so it is in mirror.toml
+SERVE: Final = Verb(
+    "serve",
+    ("TARGET",),
+    """Serve a mirror over HTTP: with --site as a web site for people, until Ctrl-C.
+
+    A snapshot stands in for the site that is lost: pages, index files, links, ranges, its 404.html. Nothing is unpacked first, so
+    the first page is there within seconds however large the site is, and every byte is checked before it is sent. With --at latest,
+    the default, the next snapshot is served as soon as there is one. Changes nothing. Needs the extra `serve`.""",
+    (
+        AS_SITE,
+        AT,
+        Flag("listen", "where to listen (default 127.0.0.1:8080); port 0: any that is free", "HOST:PORT"),
+        Flag("memory", "hold so much of what was asked for lately (default 64M)", "SIZE"),
+        *REACH,
+        *REPORTS,
+    ),
+)
+
+VERBS: Final = {
+    verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, SERVE, FILTER_TEST)
+}
 
 
 _SAID: Final = ("config", "source", "release", "take-over")
@@ -392,7 +413,10 @@ def configurable() -> dict[str, Option]:
     from mirror.configfile import Option
 
     flags = [
-        flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source", "release", "take-over")
+        flag
+        for verb in VERBS.values()
+        for flag in verb.flags
+        if flag.name not in ("config", "source", "release", "take-over") and flag is not AS_SITE
     ]
     switches = {flag.name for flag in flags if not flag.value}
     valued = {flag.name: flag for flag in flags if flag.value}

@@ -1,0 +1,138 @@
+"""A socket, and uvicorn on it until a signal comes.
+
+Owns the address that is listened on, and what uvicorn leaves open: a visitor who opens a connection and never finishes a request is
+sent away after HEADER_SECONDS, and signals end a run without being raised again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mirror.errors import UsageError
+from mirror.serve.pages import ABORT
+
+HEADER_SECONDS: Final = 20.0
+GRACE_SECONDS: Final = 3  # that answers have to end in, once the run is to end
+CONNECTIONS: Final = 1000  # more are told 503
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0: any that is free. UsageError when it cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        hint = "name another address with --listen, such as 127.0.0.1:0 for any port that is free"
+        # Of an errno the system's own words: create_server adds the address in Python.
+        number = error.errno or 0
+        why = os.strerror(number).lower() if number > 0 else (error.strerror or str(error)).lower()
+        raise UsageError("cannot listen on", where=address(host, port), why=why, hint=hint) from None
+
+
+def address(host: str, port: int) -> str:
+    """`host:port` as a URL has it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def run(app: ASGIApp, listener: socket.socket, begun: Callable[[asyncio.AbstractEventLoop], None]) -> bool:
+    """Serve until a signal comes, in the calling thread; whether one came. begun: called when visitors are let in."""
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        http=_Connection,
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",  # whatever goes wrong is an event; uvicorn would print tracebacks
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = _Server(config, begun)
+    server.run([listener])
+    return server.stopped
+
+
+class _Server(uvicorn.Server):
+    """Ends at a signal, and does not raise it again."""
+
+    def __init__(self, config: uvicorn.Config, begun: Callable[[asyncio.AbstractEventLoop], None]) -> None:
+        super().__init__(config)
+        self._begun = begun
+        self.stopped = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._begun(asyncio.get_running_loop())
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[signal.Signals, Any] = {}
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                before[number] = signal.signal(number, self._heard)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _heard(self, number: int, frame: Any) -> None:
+        self.stopped = True
+        self.handle_exit(number, frame)
+
+
+class _Connection(H11Protocol):
+    """A connection whose visitor has HEADER_SECONDS to say what he wants."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        scope: Any = self.scope
+        if scope is not None:
+            scope.setdefault("extensions", {})[ABORT] = self.transport.abort
+
+    def _watch(self) -> None:
+        waiting = self.cycle is None or self.cycle.response_complete
+        if waiting and self._patience is None:
+            self._patience = self.loop.call_later(HEADER_SECONDS, self._send_away)
+        elif not waiting and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _send_away(self) -> None:
+        self._patience = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
