@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import formatdate
@@ -26,6 +27,7 @@ from conftest import S3
 from drive import cli
 from hosted import Hosted, assert_urls_give_the_source, make_weblog
 from mirrors import BEGINNING, mirror, noise, settle, target_in, write
+from nginx import PAGE, Nginx
 from servers import Visitor
 from trees import clean
 from visits import ROOT, Served, serving
@@ -704,8 +706,38 @@ def test_from_python(packed: TargetSpec) -> None:
     assert "is served at http://127.0.0.1:" in done.stdout
 
 
-def test_other_peoples_tools(packed: TargetSpec, pages: Path, tmp_path: Path) -> None:
-    """rclone downloads what is there, with its time, and knows what it has."""
+def proxy_block() -> str:
+    """The block of docs/hosting.md for nginx before a served mirror."""
+    (block,) = re.findall(r"^```nginx\n(location / \{.*?)```$", PAGE.read_text("utf-8"), flags=re.S | re.M)
+    assert block.count("proxy_pass http://127.0.0.1:8080;") == 1
+    return str(block)
+
+
+def test_behind_nginx(packed: TargetSpec, tmp_path: Path, nginx: Callable[..., Nginx]) -> None:
+    """With the block of the page: pages, conditions and ranges come through, programs do not."""
+    source, target = tmp_path / "site", target_in(tmp_path, "php")
+    for name in ("index.html", "config.php", ".htpasswd", "a.phps"):
+        write(source / name, b"text of " + name.encode())
+    mirror(source, target)
+    for spec, checks in ((packed, False), (target, True)):
+        with serving(spec.store.url) as site:
+            block = proxy_block().replace("127.0.0.1:8080", f"127.0.0.1:{site.port}")
+            before = nginx(tmp_path, f"server {{ listen 80; root /srv/www;\n{block}}}")
+            if checks:
+                answers = {name: before.get(f"/{name}").status for name in ("", "config.php", ".htpasswd", "a.phps", "x/.htaccess")}
+                assert answers == {"": 200, "config.php": 404, ".htpasswd": 404, "a.phps": 200, "x/.htaccess": 404}
+                continue
+            first = before.get("/docs/")
+            assert (first.status, first.body) == (200, b"<h1>docs</h1>")
+            assert before.get("/docs/", If_None_Match=first.headers["etag"]).status == 304
+            assert before.get("/big.bin", Range="bytes=5000000-5000009").body == BIG[5_000_000:5_000_010]
+            assert before.get("/big.bin").body == BIG
+            assert before.get("/docs").headers["location"].endswith("/docs/")
+            assert before.get("/missing").body == b"<h1>the site's own page</h1>"
+
+
+def test_other_peoples_tools(packed: TargetSpec, tmp_path: Path) -> None:
+    """rclone downloads what is there, with its time."""
     with serving(packed.store.url) as site:
         url = f"http://127.0.0.1:{site.port}"
         copy = [shutil.which("rclone") or "rclone", "--config", "", "copyurl", f"{url}/big.bin", str(tmp_path / "big.bin")]
