@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from email.utils import formatdate
 from pathlib import Path
 
@@ -519,8 +519,8 @@ def test_fifty_visitors_at_once_in_bounded_memory(tmp_path: Path) -> None:
     """Fifty at once, each of whom gets all files; large ones that together exceed what is held in memory many times over."""
     source, target = tmp_path / "site", target_in(tmp_path)
     for number in range(6):
-        write(source / f"film-{number}.bin", noise(9_000_000, number))
-    for number in range(20):
+        write(source / f"film-{number}.bin", noise(6_000_000, number))
+    for number in range(10):
         write(source / f"page-{number}.html", noise(3000, 100 + number))
     mirror(source, target)
     files = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in source.iterdir()}
@@ -545,7 +545,7 @@ def test_fifty_visitors_at_once_in_bounded_memory(tmp_path: Path) -> None:
                 most = max(most, site.memory)
                 time.sleep(0.02)
         assert [each.result() for each in visits] == [[]] * 50
-    assert site.summary["answers"] == 50 * 21
+    assert site.summary["answers"] == 50 * 11
     assert most - before < 130 << 20, (before >> 20, most >> 20)
 
 
@@ -576,6 +576,55 @@ def test_slow_visitors_hold_little_and_nobody_up(tmp_path: Path) -> None:
         assert site.get("/").body == b"fine"
         left = [each for each in site.wait_for("answered", count=102) if each["url"].startswith("/film")]
         assert all(each["bytes"] < 24_000_000 for each in left)  # nobody reads a film to its end for who has left
+
+
+def test_strangers_who_say_nothing_keep_nobody_out(packed: TargetSpec) -> None:
+    """Three times as many as are let in, who begin a request and never end it."""
+    with serving(packed.store.url, files=256) as site, ExitStack() as stack:
+        strangers = []
+        for number in range(400):
+            strangers.append(stack.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=30)))
+            strangers[-1].sendall(b"GET / HTTP/1.1\r\nHost: ")
+            if not number % 40:
+                assert site.get("/docs/").body == b"<h1>docs</h1>"
+        assert site.get("/docs/").body == b"<h1>docs</h1>"
+        gone, give_up = 0, time.monotonic() + 15  # sooner than they would be sent away for their silence
+        while gone <= 250 and time.monotonic() < give_up:
+            gone = sum(_is_closed(stranger) for stranger in strangers)
+        assert 250 < gone < 400, gone
+
+
+def _is_closed(stranger: socket.socket) -> bool:
+    stranger.setblocking(False)
+    try:
+        return stranger.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.long
+def test_who_is_too_slow_is_sent_away(tmp_path: Path) -> None:
+    """Who never ends a request after 20 s, who does not take what is sent after two minutes."""
+    write(tmp_path / "site" / "film.bin", noise(30_000_000))
+    target = target_in(tmp_path)
+    mirror(tmp_path / "site", target)
+    with serving(target.store.url) as site:
+        began = time.monotonic()
+        with ExitStack() as stack:
+            mute, lazy = (stack.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=200)) for _ in range(2))
+            lazy.sendall(b"GET /film.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+            mute.sendall(b"GET /film.bin HT")
+            with suppress(ConnectionError):
+                assert mute.recv(100) == b""
+            assert 15 < time.monotonic() - began < 60
+            (left,) = site.wait_for("answered", seconds=200)
+            assert 100 < time.monotonic() - began < 180
+            assert (left["whole"], left["bytes"] < 30_000_000) == (False, True)
+            with suppress(ConnectionError):
+                while lazy.recv(1 << 20):
+                    pass
 
 
 # -- the command

@@ -47,9 +47,9 @@ class Served:
         """The events of that name, notices of that kind."""
         return [each for each in self.events if each["event"] == name and (not kind or each["kind"] == kind)]
 
-    def wait_for(self, name: str, kind: str = "", count: int = 1) -> list[dict[str, Any]]:
+    def wait_for(self, name: str, kind: str = "", count: int = 1, seconds: float = START_SECONDS) -> list[dict[str, Any]]:
         """The same, once there are so many."""
-        give_up = time.monotonic() + START_SECONDS
+        give_up = time.monotonic() + seconds
         while len(found := self.told(name, kind)) < count:
             assert time.monotonic() < give_up, (name, kind, self.events)
             time.sleep(0.01)
@@ -74,9 +74,11 @@ class Served:
 
 
 @contextmanager
-def serving(*words: object, **variables: str) -> Iterator[Served]:
-    """`mirror serve WORDS --site --listen 127.0.0.1:0 --json`, once it listens. It is ended, and must have ended well."""
-    command = [sys.executable, "-W", "error", "-m", "mirror", "serve", *map(os.fspath, map(str, words))]
+def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served]:
+    """`mirror serve WORDS --site --listen 127.0.0.1:0 --json`, once it listens. It is ended, and must have ended well. files: how
+    many it may have open, where that is to be few."""
+    few = ["bash", "-c", 'ulimit -n "$0"; exec "$@"', str(files)] if files else []
+    command = [*few, sys.executable, "-W", "error", "-m", "mirror", "serve", *map(os.fspath, map(str, words))]
     served = Served(
         subprocess.Popen(
             [*command, "--site", "--listen", "127.0.0.1:0", "--json"],

@@ -1,18 +1,21 @@
 """A socket, and uvicorn on it until a signal comes.
 
-Owns the address that is listened on, and what uvicorn leaves open: a visitor who opens a connection and never finishes a request is
-sent away after HEADER_SECONDS, and signals end a run without being raised again.
+Owns the address that is listened on, and what uvicorn leaves open. A visitor who opens a connection and never finishes a request is
+sent away after HEADER_SECONDS, and sooner when there are too many: who has waited longest makes room for who comes. Signals end
+a run without being raised again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
@@ -24,7 +27,8 @@ from mirror.serve.pages import ABORT
 
 HEADER_SECONDS: Final = 20.0
 GRACE_SECONDS: Final = 3  # that answers have to end in, once the run is to end
-CONNECTIONS: Final = 1000  # more are told 503
+SPARE: Final = 50  # connections that are let in when all are busy, to be told so
+CONNECTIONS: Final = 1000  # at once; fewer where the system lets this process have few files open
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -48,10 +52,12 @@ def address(host: str, port: int) -> str:
 
 def run(app: ASGIApp, listener: socket.socket, begun: Callable[[asyncio.AbstractEventLoop], None]) -> bool:
     """Serve until a signal comes, in the calling thread; whether one came. begun: called when visitors are let in."""
+    most = _connections()
+    http: Any = partial(_Connection, waiting={}, most=most)
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=_Connection,
+        http=http,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -60,12 +66,18 @@ def run(app: ASGIApp, listener: socket.socket, begun: Callable[[asyncio.Abstract
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=most + 1,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config, begun)
     server.run([listener])
     return server.stopped
+
+
+def _connections() -> int:
+    """How many connections there may be: the files that threads have open need their share."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if files == resource.RLIM_INFINITY else max(16, min(CONNECTIONS, files // 2))
 
 
 class _Server(uvicorn.Server):
@@ -101,21 +113,28 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """A connection whose visitor has HEADER_SECONDS to say what he wants."""
+    """A connection whose visitor has HEADER_SECONDS to say what he wants. waiting: those of this server that have not said it, the
+    longest first; most: connections at once."""
 
-    _patience: asyncio.TimerHandle | None = None
+    def __init__(self, *given: Any, waiting: dict[_Connection, None], most: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._waiting, self._most = waiting, most
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
+        if len(self.connections) > self._most:
+            longest = next(iter(self._waiting))
+            if longest is not self or len(self.connections) > self._most + SPARE:  # else uvicorn says 503
+                longest.leave()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        self._wait_no_more()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
@@ -127,12 +146,19 @@ class _Connection(H11Protocol):
     def _watch(self) -> None:
         waiting = self.cycle is None or self.cycle.response_complete
         if waiting and self._patience is None:
-            self._patience = self.loop.call_later(HEADER_SECONDS, self._send_away)
-        elif not waiting and self._patience is not None:
+            self._patience = self.loop.call_later(HEADER_SECONDS, self.leave)
+            self._waiting[self] = None
+        elif not waiting:
+            self._wait_no_more()
+
+    def _wait_no_more(self) -> None:
+        self._waiting.pop(self, None)
+        if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
-    def _send_away(self) -> None:
-        self._patience = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.abort()
+    def leave(self) -> None:
+        """Make room for others."""
+        self._wait_no_more()
+        self.connections.discard(self)  # what follows comes later
+        self.transport.abort()

@@ -52,7 +52,8 @@ class Snapshots:
 
     def _open(self, spec: TargetSpec) -> log.Record:
         relay = Job("serve", [lambda stamped: self._relay(stamped)])
-        self._reading = Reading(spec, relay)
+        # Apart from what `cat` and its like keep: a server would have it for weeks, and they would work without.
+        self._reading = Reading(spec, relay, name="serving")
         self._head = self._reading.head
         return self._reading.pick(self._at)
 
