@@ -71,6 +71,8 @@ class Contents:
         try:
             for number, id_ in enumerate(self._ids(entry)):
                 if at >= end:
+                    if end == entry.size:
+                        raise _other_size(entry, "more than that")
                     break
                 length = known[number] if number < len(known) else source.length(id_) if at < start else None
                 if length is None or at + length > start:
@@ -85,8 +87,7 @@ class Contents:
                     source.rest()
                     yield piece
             if at < end or (end == entry.size and at != end):
-                why = f"its chunks end at byte {at}, the entry says {entry.size}"
-                raise DamageError("cannot use", where=show(entry.path), why=why, hint="run `mirror verify`")
+                raise _other_size(entry, str(at))
             if held:
                 yield b"".join(held)
         finally:
@@ -116,6 +117,11 @@ class Contents:
             tried.update(paths)
             yield self._packs  # it may have been displaced meanwhile
             asked += 1
+
+
+def _other_size(entry: WithContent, size: str) -> DamageError:
+    why = f"the entry says that it has {entry.size} bytes, its chunks have {size}"
+    return DamageError("cannot use", where=show(entry.path), why=why, hint="run `mirror verify`")
 
 
 class _Sources:
