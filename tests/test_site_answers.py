@@ -155,7 +155,7 @@ def test_what_a_file_was_published_with() -> None:
     assert served(File(b"a", 0, bytes(16), 0, b"")).media_type == "application/octet-stream"
 
 
-@pytest.mark.parametrize("value", ["a\r\nset-cookie: b=c", "\u00e9", "a\x00b", ""])
+@pytest.mark.parametrize("value", ["a\r\nset-cookie: b=c", "\u00e9", "a\x00b", " a", "a ", ""])
 def test_what_a_manifest_says_of_headers_is_not_trusted(value: str) -> None:
     file = File(b"a.css", 0, bytes(16), 0, b"", media_type=value, headers=(("cache-control", value), ("Content-Language", value)))
     assert served(file) == Served(0, bytes(16), None, "text/css")

@@ -633,14 +633,17 @@ def test_who_is_too_slow_is_sent_away(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_well(packed: TargetSpec, number: signal.Signals) -> None:
     with serving(packed.store.url) as site:
-        with socket.create_connection(("127.0.0.1", site.port), timeout=30) as idle:
+        idle, busy = (socket.create_connection(("127.0.0.1", site.port), timeout=30) for _ in range(2))
+        with idle, busy:  # one waits, one has begun a download and does not read on
+            busy.sendall(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert busy.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
             assert site.get("/").status == 200
             began = time.monotonic()
             assert site.stop(number) == 130
             assert time.monotonic() - began < 15
             assert idle.recv(1) == b""
     assert site.summary["interrupted"] is True
-    assert (site.summary["answers"], site.summary["exit_code"]) == (1, 130)
+    assert (site.summary["answers"], site.summary["exit_code"]) == (2, 130)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", site.port), timeout=5)
 
@@ -729,12 +732,16 @@ def test_without_the_extra_it_says_how_to_get_it(packed: TargetSpec) -> None:
     )
 
 
-def test_by_name_and_by_variables(packed: TargetSpec, tmp_path: Path) -> None:
+def test_by_name_and_by_variables(packed: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mirror.toml").write_text(f"[mirrors.www]\ntarget = '{packed.store.url}'\nmemory = '32M'\nsite = 'www'\n")
     with serving("www", "--config", tmp_path / "mirror.toml") as site:
         assert site.get("/docs/").status == 200
     done = cli("serve", "www", "--config", tmp_path / "mirror.toml")  # there `site` is the name of one
     assert (done.code, "say --site" in done.error) == (2, True)
+    for value, error in (("www", "say --site"), ("no", "say --site"), ("yes", "cannot use MIRROR_LISTEN '80'")):
+        monkeypatch.setenv("MIRROR_SITE", value)
+        monkeypatch.setenv("MIRROR_LISTEN", "80")
+        assert error in cli("serve", packed.store.url).error
 
 
 def test_from_python(packed: TargetSpec) -> None:

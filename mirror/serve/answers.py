@@ -73,7 +73,7 @@ def moved_to(entry: WithContent) -> str:
 
 
 def _is_clean(value: str) -> bool:
-    return bool(value) and value.isascii() and value.isprintable()
+    return bool(value) and value.isascii() and value.isprintable() and value == value.strip()
 
 
 def answer(what: Served, asked: Mapping[str, str], method: str = "GET") -> Answer:

@@ -92,6 +92,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._begun(asyncio.get_running_loop())
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # who does not take the rest of an answer that was cut off
+            connection.transport.abort()
+        if tasks := list(self.server_state.tasks):
+            await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+        await asyncio.sleep(0)  # in which the loop lets go of the connections
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():

@@ -86,6 +86,9 @@ class Pages:
                 except TimeoutError:  # who does not take what he asked for keeps others away
                     visit.broken = True
                     scope.get("extensions", {}).get(ABORT, lambda: None)()
+                except Exception as error:  # noqa: BLE001 - uvicorn closes the connection; somebody must hear why
+                    visit.broken = True
+                    self._failed(scope.get("raw_path") or b"", error)
                 group.cancel_scope.cancel()
         finally:
             self.count.answers += 1
