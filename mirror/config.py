@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mirror.restore import RestoreOptions
     from mirror.rollback import RollbackOptions
     from mirror.serve.receiver import ReceiveOptions
+    from mirror.serve.site import SiteOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
     from mirror.site.routes import Routes
@@ -510,4 +511,15 @@ def verify_options(asked: Settings) -> VerifyOptions:
         workers=asked.whole("workers", WORKERS),
         max_duration=asked.duration("max_duration"),
         public_url=asked.parsed("public_url", spelling.web_address) or "",
+    )
+
+
+def serve_site_options(asked: Settings) -> SiteOptions:
+    """The options of `mirror serve --site`."""
+    from mirror.serve.site import SiteOptions
+
+    return SiteOptions(
+        at=asked.text("at", "latest"),
+        listen=asked.parsed("listen", spelling.address) or SiteOptions().listen,
+        memory=asked.parsed("memory", spelling.memory) or SiteOptions().memory,
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import threading
 from datetime import UTC, datetime
 from typing import Any, NewType
 
@@ -46,7 +47,16 @@ KNOWN_FEATURES: frozenset[str] = frozenset()
 _END = re.compile(rb',"blake3":"([0-9a-f]{64})"\}\n?\Z')
 
 _compressor = zstandard.ZstdCompressor(level=3)
-_decompressor = zstandard.ZstdDecompressor()
+
+
+class _Decompressors(threading.local):
+    """One for each thread, as the zstd manual asks: two threads that decompress with the same one spoil each other's bytes."""
+
+    def __init__(self) -> None:
+        self.own = zstandard.ZstdDecompressor()
+
+
+_decompressors = _Decompressors()
 
 
 def header(kind: Kind, codec: int) -> bytes:
@@ -129,7 +139,7 @@ def expand(body: bytes | memoryview, codec: int, limit: int, where: str) -> byte
             raise DamageError(
                 "cannot read the object", where=where, why=f"its payload claims {size} bytes, at most {limit} are allowed"
             )
-        plain = _decompressor.decompress(body, max_output_size=size)
+        plain = _decompressors.own.decompress(body, max_output_size=size)
     except zstandard.ZstdError as error:
         raise DamageError("cannot decompress the object", where=where, why=str(error)) from error
     return plain

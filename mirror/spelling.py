@@ -21,6 +21,7 @@ MOST_GRACE: Final = 1000  # snapshots: each takes up to 170 bytes of a record, w
 MOST_ORDER: Final = 100  # globs
 DELETE: Final = ("after", "never")
 RIGHTS: Final = ("read", "append", "publish", "prune")
+LEAST_MEMORY: Final = 8 << 20
 OVERWRITE: Final = ("always", "if-newer", "never")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -246,6 +247,22 @@ def rights(text: str) -> tuple[str, ...]:
     return tuple(right for right in RIGHTS if right in said)
 
 
+def as_site(text: str) -> str | bool:
+    """What `site` may say: of `serve`, where it is a switch, yes or no; elsewhere the name of a site, which says nothing here."""
+    try:
+        return yes_or_no(text)
+    except ValueError:
+        return text
+
+
+def memory(text: str) -> int:
+    """Bytes to be held in memory, at least 8 MiB. ValueError for anything else."""
+    count = size(text)
+    if count < LEAST_MEMORY:
+        raise ValueError("it is less than 8M")
+    return count
+
+
 def shown(text: str) -> str:
     """A value in quotes for messages, without the credentials of a URL."""
     return repr(re.sub(r"//[^/]*@", "//…@", text))
@@ -259,10 +276,12 @@ VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "hash": partial(choice, choices=HASHES),
     "header": route,
     "lease": lease,
+    "listen": address,
     "max_age": duration,
     "max_delete": paths,
     "max_duration": duration,
     "max_transfer": size,
+    "memory": memory,
     "min_free": room,
     "on_error": partial(choice, choices=ON_ERROR),
     "overwrite": partial(choice, choices=OVERWRITE),

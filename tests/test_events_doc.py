@@ -16,7 +16,7 @@ import pytest
 
 from mirror import contents, create, errors, events, explain, manifest, progress, restore, rollback, spelling, sync, verify
 from mirror.cli import listing, words
-from mirror.serve import receiver
+from mirror.serve import receiver, site
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs/events.md").read_text("utf-8")
@@ -43,7 +43,8 @@ REPORTS = {
     "restore": restore.RestoreReport,
     "rollback": rollback.RollbackReport,
     "verify": verify.VerifyReport,
-    "serve": receiver.ReceiveReport,
+    "serve": site.SiteReport,
+    "serve --keys": receiver.ReceiveReport,
 }
 
 

@@ -66,7 +66,7 @@ class Verb:
     def named(self) -> str:
         """What the name of a mirror in mirror.toml may stand for, for help."""
         if self.name == "serve":
-            return "ROOT and the options are no business of mirror.toml; MIRROR_KEYS is the server's, MIRROR_KEY_FILE a client's."
+            return "TARGET may be the NAME of a mirror in mirror.toml. MIRROR_KEYS is a server's file, MIRROR_KEY_FILE a client's."
         if self.name == "key":
             return "A key counts for all that the server holds. The secret cannot be got back: revoke a key that was lost."
         if self.name == "filter-test":
@@ -407,25 +407,34 @@ KEY: Final = Verb(
     ),
 )
 
+AS_SITE: Final = Flag("site", "serve the snapshot as a web site")  # elsewhere the name of one, and so it is in mirror.toml
 SERVE: Final = Verb(
     "serve",
-    ("ROOT",),
-    """Hold targets for others, who reach them over HTTP with keys, until Ctrl-C or SIGTERM.
+    ("TARGET|ROOT",),
+    """Serve a mirror over HTTP: with --site as a web site for people, with --keys for other machines, until Ctrl-C or SIGTERM.
 
-    ROOT is a folder with targets that `mirror init ROOT/NAME --layout packed` made; a client names one as https://HOST:PORT/NAME,
-    and its key with --key-file. Every object is examined before it is kept, and a snapshot is accepted only when all that it names
-    is there. docs/http.md has the protocol, and how to put nginx in front. Needs the extra `serve`.""",
+    With --site a snapshot stands in for the site that is lost: pages, index files, links, ranges, its 404.html. Nothing is unpacked
+    first, so the first page is there within seconds however large the site is, and every byte is checked before it is sent. With
+    --at latest, the default, the next snapshot is served as soon as there is one. Changes nothing.
+
+    With --keys, ROOT is a folder with targets that `mirror init ROOT/NAME --layout packed` made. A client names one as
+    https://HOST:PORT/NAME, and its own key with --key-file. Every object is examined before it is kept, and a snapshot is accepted
+    only when all that it names is there. docs/http.md has the protocol, and how to put nginx in front.
+
+    Needs the extra `serve`.""",
     (
+        AS_SITE,
         KEYS,
-        Flag("listen", "where to listen (default 127.0.0.1:8750); port 0: any that is free", "HOST:PORT"),
-        Flag("certfile", "speak TLS with this certificate and its chain (PEM)", "FILE"),
-        Flag("keyfile", "the private key of the certificate (PEM, without a password)", "FILE"),
-        INSECURE,
-        Flag("max-body", "take objects of at most so many bytes (default 128M)", "SIZE"),
-        Flag("imports", "examine so many objects at once; eight times as many may arrive (default 4)", "N"),
-        Flag("client-timeout", "cut off a client that is silent so long within a request or an answer (default 30s)", "TIME"),
-        Flag("min-free", "take no objects when less than this would stay free, such as 20G or 5% (default 256M)", "SIZE|P%"),
-        Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
+        AT,
+        Flag("listen", "where to listen (default 127.0.0.1:8080; with --keys port 8750); port 0: any that is free", "HOST:PORT"),
+        Flag("memory", "with --site: hold so much of what was asked for lately (default 64M)", "SIZE"),
+        Flag("certfile", "with --keys: speak TLS with this certificate and its chain (PEM)", "FILE"),
+        Flag("keyfile", "with --keys: the private key of the certificate (PEM, without a password)", "FILE"),
+        Flag("max-body", "with --keys: take objects of at most so many bytes (default 128M)", "SIZE"),
+        Flag("imports", "with --keys: examine so many objects at once; eight times as many may arrive (default 4)", "N"),
+        Flag("client-timeout", "with --keys: cut off a client that is silent so long (default 30s)", "TIME"),
+        Flag("min-free", "with --keys: take no objects when less would stay free, such as 20G or 5% (default 256M)", "SIZE|P%"),
+        *REACH,
         *REPORTS,
     ),
 )
@@ -435,7 +444,7 @@ VERBS: Final = {
 }
 
 
-_SERVERS: Final = ("listen", "certfile", "keyfile", "max-body", "imports", "client-timeout")
+_SERVERS: Final = ("certfile", "keyfile", "max-body", "imports", "client-timeout")
 _SAID: Final = ("config", "source", "release", "take-over", "rights", "keys", *_SERVERS)
 
 
@@ -444,7 +453,7 @@ def configurable() -> dict[str, Option]:
     person says once, knowing why."""
     from mirror.configfile import Option
 
-    flags = [flag for verb in VERBS.values() for flag in verb.flags if flag.name not in _SAID]
+    flags = [flag for verb in VERBS.values() for flag in verb.flags if flag.name not in _SAID and flag is not AS_SITE]
     switches = {flag.name for flag in flags if not flag.value}
     valued = {flag.name: flag for flag in flags if flag.value}
     options = {name: Option(switch=True) for name in switches - valued.keys()} | {
@@ -508,7 +517,7 @@ def ends_of(verb: Verb, words: Sequence[str]) -> dict[str, int]:
     """Which of the words are ends, by what each is: `source`, `target`, or `both` for a word that can only be a name."""
     if verb.name in _BOTH and len(words) < 3:
         return {"both": 0} if len(words) == 1 else {"source": 0, "target": 1} if words else {}
-    return {"target": 0} if words and verb not in (FILTER_TEST, SERVE, KEY) else {}
+    return {"target": 0} if words and verb not in (FILTER_TEST, KEY) else {}
 
 
 def _near(word: str, verb: Verb) -> str:
