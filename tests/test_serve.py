@@ -481,7 +481,7 @@ def test_nobody_is_there(tmp_path: Path, server: Served) -> None:
     [
         ("nowhere --keys KEYS", 2, "nowhere: it is no folder; name the folder that holds the targets"),
         (". --keys none.json", 2, "no such file or directory; make one"),
-        (".", 2, "say --keys FILE"),
+        (".", 2, "or --keys FILE to hold targets for clients"),
         (". --keys KEYS --listen 0.0.0.0:0", 2, "or accept that with --insecure"),
         (". --keys KEYS --listen here", 2, "it is no address such as 127.0.0.1:8080"),
         (". --keys KEYS --listen 127.0.0.1:99999", 2, "it is no address"),
