@@ -65,15 +65,22 @@ def of_run(index: ChunkIndex | None) -> set[str]:
     return index.listed | index.written if index is not None else set()
 
 
-def following(store: WritableStore, base: log.Record | None, keys: Iterable[str], doomed: Callable[[str], bool]) -> dict[str, Any]:
+def following(
+    store: WritableStore,
+    base: log.Record | None,
+    keys: Iterable[str],
+    doomed: Callable[[str], bool],
+    records: dict[int, log.Record] | None = None,
+) -> dict[str, Any]:
     """Members for a record that follows `base`, so that it tells of `keys` as well as of all that `base` tells. Nothing where
-    that says it already. To be made anew for each base: a prune may have come between."""
+    that says it already. To be made anew for each base: a prune may have come between. records: that this run has read for it,
+    by number, and need not be read again; gets those that are read now."""
     links: list[_Link] = []
     untold = base is not None and base.body.get("names") is None
     if untold:
         keys = {*keys, *(stat.key for place in (INDEX, WHOLE) for stat in store.list(f"{place}/"))}
     elif base is not None:
-        links = list(_links(store, base))
+        links = list(_links(store, base, records))
     known = {key for link in links for key in link.keys}
     fresh = {key for key in keys if key not in known and _is_name(key) and not doomed(key)}
     if not fresh and not untold:
@@ -95,10 +102,12 @@ def _start(base: log.Record) -> int:
     return base.number if base.body["names"]["keys"] or base.body["names"].get("more") else int(base.body["names"]["before"])
 
 
-def _links(store: ReadableStore, head: log.Record) -> Iterator[_Link]:
+def _links(store: ReadableStore, head: log.Record, records: dict[int, log.Record] | None = None) -> Iterator[_Link]:
     """What `head` tells, and the records behind it, newest first. Their numbers descend, so there is an end."""
     record, reader = head, ManifestReader(store, None)
+    held = {} if records is None else records
     while True:
+        held[record.number] = record
         names = record.body.get("names")
         if names is None:
             where = f"{store.url}/{record_key(record.number)}"
@@ -111,7 +120,7 @@ def _links(store: ReadableStore, head: log.Record) -> Iterator[_Link]:
         if not names["before"]:
             return
         try:
-            record = log.read_record(store, names["before"])
+            record = held.get(names["before"]) or log.read_record(store, names["before"])
         except NotFound:
             where = f"{store.url}/{record_key(names['before'])}"
             raise DamageError("cannot read the record", where=where, why="it is not there, and later ones are") from None

@@ -91,11 +91,12 @@ class Works:
     wholes: Wholes | None = None
     order: Order = field(default_factory=lambda: Order())
     history: bool = True
+    _records: dict[int, log.Record] = field(default_factory=dict)
 
     def names(self, base: log.Record | None) -> dict[str, Any]:
         """Members for a record that follows `base`: what this run stored or found must be told there."""
         store, kept = self.target.store, self.wholes.keys() if self.wholes is not None else set()
-        return following(store, base, of_run(self.index) | kept, log.Dooms(store, self.target.state))
+        return following(store, base, of_run(self.index) | kept, log.Dooms(store, self.target.state), self._records)
 
 
 def order_of(path: bytes) -> int:

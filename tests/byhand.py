@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
+
+from xxhash import xxh3_128_digest
 
 from mirror import log
 from mirror.chunking import ChunkId, chunk_id
 from mirror.envelope import CHANGES, CHUNKS, FRAGMENT, NAMES, OBJECT_MAX, SEGMENT, digest_of, seal, unseal
 from mirror.index import StoredPack, decode_fragment, encode_fragments
-from mirror.keys import INDEX, PACK, ObjectName
+from mirror.keys import INDEX, PACK, STORE, ObjectName
 from mirror.manifest import File, Page, Ref
 from mirror.names import told
 from mirror.pack import PackBuilder, read_block
@@ -143,15 +146,25 @@ def doom(store: MaintainedStore, keys: list[str]) -> log.Record:
     return appended(store, log.PRUNE, head.live, dooms=log.ref_json(names), names={"keys": left, "before": 0})
 
 
-def assert_told(store: MaintainedStore) -> None:
-    """What the head tells of fragments would do for a reader that cannot list: each chunk that has a place has one in them. A head
-    that tells nothing, as older mirrors wrote them, is no fault."""
-    head, doomed = head_of(store), dooms_of(store)
+def assert_told(store: MaintainedStore, live: Path | None = None) -> None:
+    """What the head tells of fragments would do for a reader that cannot list: it finds what one finds that lists, or the content
+    in the live folder. A head that tells nothing, as older mirrors wrote them, is no fault."""
+    head, doomed, reader = head_of(store), dooms_of(store), ManifestReader(store, None)
     if head.body.get("names") is None:
         return
-    known = {key for key in told(store, head) if not doomed(key)}
-    for id_, places in needs(store).chunks.items():
-        assert not places or any(fragment in known for fragment, _ in places), id_.hex()
+    known, need = {key for key in told(store, head) if not doomed(key)}, needs(store)
+    hidden = {id_ for id_, places in need.chunks.items() if places and not any(fragment in known for fragment, _ in places)}
+    if not hidden:
+        return
+    standing = {
+        xxh3_128_digest(path.read_bytes())
+        for path in (live.rglob("*") if live else ())
+        if path.is_file() and not path.is_symlink() and path.relative_to(live).parts[0] != STORE
+    }
+    for number in head.live:
+        for entry in reader.entries(log.read_record(store, number).manifest):
+            if isinstance(entry, File | Page) and entry.fingerprint not in standing:
+                assert hidden.isdisjoint(reader.chunk_ids(entry)), (number, entry.path)
 
 
 def _repacked(store: MaintainedStore, need: Needs) -> set[str]:

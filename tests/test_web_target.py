@@ -19,6 +19,7 @@ from nginx import Nginx
 from trees import clean, publish
 from webservers import Asked, Say, WebServer, python_server
 
+import mirror as mirror_api
 from mirror.cli import main
 from mirror.contents import cat, ls, snapshots, sums
 from mirror.create import init
@@ -407,6 +408,10 @@ def test_plain_http_to_another_machine_must_be_accepted(
     monkeypatch.setenv("MIRROR_INSECURE", "perhaps")
     assert main(["ls", url]) == 2
     monkeypatch.delenv("MIRROR_INSECURE")
+    with pytest.raises(UsageError, match="--insecure"):
+        mirror_api.snapshots(url)
+    with pytest.raises(TemporaryError):
+        mirror_api.snapshots(url, insecure=True)
     Path("mirror.toml").write_text(f'[mirrors.far]\nsource = "site"\ntarget = "{url}"\ninsecure = true\n')
     assert main(["ls", "far"]) == 5
     Path("mirror.toml").write_text(f'[mirrors.far]\nsource = "site"\ntarget = "{url}"\ninsecure = 3\n')
