@@ -75,9 +75,9 @@ def run(app: ASGIApp, listener: socket.socket, begun: Callable[[asyncio.Abstract
 
 
 def _connections() -> int:
-    """How many connections there may be: the files that threads have open need their share."""
+    """How many connections there may be: each may have a live file open, and threads the folders above."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS if files == resource.RLIM_INFINITY else max(16, min(CONNECTIONS, files // 2))
+    return CONNECTIONS if files == resource.RLIM_INFINITY else max(16, min(CONNECTIONS, files // 4))
 
 
 class _Server(uvicorn.Server):
