@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Final
 
 from mirror import config, spelling
@@ -10,6 +11,7 @@ from mirror.errors import UsageError
 
 _OF_SITE: Final = ("at", "memory", "store", "key_file")
 _OF_TARGETS: Final = ("keys", "certfile", "keyfile", "max_body", "imports", "client_timeout", "min_free")
+_FILES: Final = 4096  # that a server may have open: connections, live files, folders
 
 
 def serve(session: Session, words: list[str]) -> int:
@@ -23,6 +25,7 @@ def serve(session: Session, words: list[str]) -> int:
         from mirror.serve.site import serve_site
 
         target = config.target_spec(words[0], asked, session.notice)
+        _allow_files()
         shown = serve_site(target, config.serve_site_options(asked), session.job)
         return session.finish(shown, shown.exit_code)
     if not asked.text("keys"):
@@ -30,5 +33,14 @@ def serve(session: Session, words: list[str]) -> int:
         raise UsageError("cannot serve", where=words[0], why="it is not said what for", hint=hint)
     from mirror.serve.receiver import receive
 
+    _allow_files()
     report = receive(words[0], config.receive_options(asked, session.notice), session.job)
     return session.finish(report, report.exit_code)
+
+
+def _allow_files() -> None:
+    """As many open files as this process may ask for, up to _FILES: the usual 1024 are few for a server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mirror.errors import UsageError
-from mirror.serve.pages import ABORT
+from mirror.serve.pages import ABORT, SEND_SECONDS
 
 HEADER_SECONDS: Final = 20.0
 GRACE_SECONDS: Final = 3  # that answers have to end in, once the run is to end
@@ -75,9 +75,9 @@ def run(app: ASGIApp, listener: socket.socket, begun: Callable[[asyncio.Abstract
 
 
 def _connections() -> int:
-    """How many connections there may be: the files that threads have open need their share."""
+    """How many connections there may be: each may have a live file open, and threads the folders above."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS if files == resource.RLIM_INFINITY else max(16, min(CONNECTIONS, files // 2))
+    return CONNECTIONS if files == resource.RLIM_INFINITY else max(16, min(CONNECTIONS, files // 4))
 
 
 class _Server(uvicorn.Server):
@@ -151,13 +151,18 @@ class _Connection(H11Protocol):
         if scope is not None:
             scope.setdefault("extensions", {})[ABORT] = self.transport.abort
 
-    def _watch(self) -> None:
-        waiting = self.cycle is None or self.cycle.response_complete
-        if waiting and self._patience is None:
-            self._patience = self.loop.call_later(HEADER_SECONDS, self.leave)
-            self._waiting[self] = None
-        elif not waiting:
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch(SEND_SECONDS)  # the last of an answer may still be on its way
+
+    def _watch(self, seconds: float = HEADER_SECONDS) -> None:
+        """Wait for so long at most, from now or from when it began, while nothing is being answered."""
+        if self not in self.connections or (self.cycle is not None and not self.cycle.response_complete):
             self._wait_no_more()
+        elif self._patience is None or self._patience.when() > self.loop.time() + seconds:
+            self._wait_no_more()
+            self._patience = self.loop.call_later(seconds, self.leave)
+            self._waiting[self] = None
 
     def _wait_no_more(self) -> None:
         self._waiting.pop(self, None)
