@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from mirror.manifest import ChangeLine, Entry
     from mirror.restore import RestoreReport
     from mirror.rollback import RollbackReport
+    from mirror.serve.site import SiteReport
     from mirror.tally import SyncReport, VerifyReport
     from mirror.target import TargetSpec
 
 __version__ = "0.1.0"
-__all__ = ["cat", "diff", "init", "ls", "restore", "rollback", "snapshots", "sums", "sync", "verify"]
+__all__ = ["cat", "diff", "init", "ls", "restore", "rollback", "serve", "snapshots", "sums", "sync", "verify"]
 
 
 class _Call:
@@ -174,9 +175,30 @@ def sums(target: str | PathLike[str], **options: Any) -> Iterator[tuple[str, byt
     return run(spec, at, algorithm, call.settle())
 
 
-# -- sync, restore, rollback and verify are modules as well ------------------------------------------------------------
+def _serve(target: str | PathLike[str], *, site: bool = False, **options: Any) -> SiteReport:
+    """With `site=True`, serve a snapshot as a web site until a signal comes; a `SiteReport`. options: at, listen, memory,
+    and how to reach the target. A listener hears of the URL: the notice `listening`."""
+    from mirror.config import serve_site_options
+    from mirror.errors import UsageError
+    from mirror.serve.site import serve_site
 
-_MODULES: Final[dict[str, Callable[..., Any]]] = {"sync": _sync, "restore": _restore, "rollback": _rollback, "verify": _verify}
+    call = _Call("serve", options)
+    spec, chosen = call.target(target), serve_site_options(call.asked)
+    job = call.settle()
+    if not site:
+        raise UsageError("cannot serve", where=str(target), why="it is not said what for", hint="say site=True")
+    return serve_site(spec, chosen, job)
+
+
+# -- sync, restore, rollback, serve and verify are modules as well -----------------------------------------------------
+
+_MODULES: Final[dict[str, Callable[..., Any]]] = {
+    "sync": _sync,
+    "restore": _restore,
+    "rollback": _rollback,
+    "serve": _serve,
+    "verify": _verify,
+}
 
 
 class _Verb(ModuleType):
@@ -204,4 +226,4 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    sync, restore, rollback, verify = _sync, _restore, _rollback, _verify
+    sync, restore, rollback, serve, verify = _sync, _restore, _rollback, _serve, _verify

@@ -21,10 +21,13 @@ from mirror import spelling
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
+    from mirror.access import KeyFile
     from mirror.plan import DeletionLimit
     from mirror.publishing import PublishOptions
     from mirror.restore import RestoreOptions
     from mirror.rollback import RollbackOptions
+    from mirror.serve.receiver import ReceiveOptions
+    from mirror.serve.site import SiteOptions
     from mirror.site import Filter, SiteSpec
     from mirror.site.filters import Placed
     from mirror.site.routes import Routes
@@ -237,6 +240,8 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
         profile=asked.text("profile"),
         bandwidth=asked.size("bwlimit") or 0,
         transfers=asked.whole("transfers", StoreSpec("").transfers, least=1),
+        key_file=asked.text("key_file"),
+        insecure=asked.switch("insecure"),
     )
     return with_environment(spec, os.environ)
 
@@ -335,6 +340,41 @@ def _unwritable(folder: Path) -> str:
     except OSError as error:  # HOME is still root's, after a su
         return f"{folder} cannot be looked at: {(error.strerror or str(error)).lower()}"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"
+
+
+def rights(asked: Settings) -> tuple[str, ...]:
+    """The rights of a new key; none when they were not given."""
+    return asked.parsed("rights", spelling.rights) or ()
+
+
+def key_file(asked: Settings) -> KeyFile:
+    """The server's file of keys."""
+    from mirror.access import KeyFile
+
+    name = asked.text("keys")
+    if not name:
+        raise UsageError("cannot tell where the keys are", hint="say --keys FILE")
+    return KeyFile(name)
+
+
+def receive_options(asked: Settings, say: Callable[[str, str], None]) -> ReceiveOptions:
+    """The options of `mirror serve`. say: told (kind, text) when there is nowhere to keep what the next run could use."""
+    from mirror.serve.receiver import ReceiveOptions
+
+    default, free = ReceiveOptions(""), asked.parsed("min_free", spelling.room)
+    return ReceiveOptions(
+        keys=key_file(asked).path,
+        listen=asked.parsed("listen", spelling.address) or default.listen,
+        certificate=asked.text("certfile"),
+        private_key=asked.text("keyfile"),
+        insecure=asked.switch("insecure"),
+        max_body=asked.size("max_body") or default.max_body,
+        imports=asked.whole("imports", default.imports, least=1),
+        client_timeout=asked.duration("client_timeout") or default.client_timeout,
+        min_free=default.min_free if free is None else free.number or 0,
+        min_free_percent=(free.percent or 0.0) if free else 0.0,
+        cache=cache_folder(asked, say),
+    )
 
 
 def making(asked: Settings, command: str = "mirror sync") -> Making:
@@ -471,4 +511,15 @@ def verify_options(asked: Settings) -> VerifyOptions:
         workers=asked.whole("workers", WORKERS),
         max_duration=asked.duration("max_duration"),
         public_url=asked.parsed("public_url", spelling.web_address) or "",
+    )
+
+
+def serve_site_options(asked: Settings) -> SiteOptions:
+    """The options of `mirror serve --site`."""
+    from mirror.serve.site import SiteOptions
+
+    return SiteOptions(
+        at=asked.text("at", "latest"),
+        listen=asked.parsed("listen", spelling.address) or SiteOptions().listen,
+        memory=asked.parsed("memory", spelling.memory) or SiteOptions().memory,
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import threading
 from datetime import UTC, datetime
 from typing import Any, NewType
 
@@ -45,8 +46,16 @@ OBJECT_MAX = PAYLOAD_MAX + HEADER_SIZE + 1024  # as stored
 KNOWN_FEATURES: frozenset[str] = frozenset()
 _END = re.compile(rb',"blake3":"([0-9a-f]{64})"\}\n?\Z')
 
-_compressor = zstandard.ZstdCompressor(level=3)
-_decompressor = zstandard.ZstdDecompressor()
+
+class _Zstd(threading.local):
+    """One for each thread, as the zstd manual asks: two threads that decompress with the same one spoil each other's bytes."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=3)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
 
 
 def header(kind: Kind, codec: int) -> bytes:
@@ -93,7 +102,7 @@ def seal(kind: Kind, payload: bytes) -> bytes:
     """The stored bytes of an object; compressed where that makes it smaller. MirrorError for one that nobody could read."""
     if len(payload) > PAYLOAD_MAX:
         raise MirrorError("cannot store an object", why=f"its payload has {len(payload)} bytes, at most {PAYLOAD_MAX} are allowed")
-    packed = _compressor.compress(payload)
+    packed = _zstd.compressor.compress(payload)
     if len(packed) < len(payload):
         return header(kind, ZSTD) + packed
     return header(kind, RAW) + payload
@@ -129,7 +138,7 @@ def expand(body: bytes | memoryview, codec: int, limit: int, where: str) -> byte
             raise DamageError(
                 "cannot read the object", where=where, why=f"its payload claims {size} bytes, at most {limit} are allowed"
             )
-        plain = _decompressor.decompress(body, max_output_size=size)
+        plain = _zstd.decompressor.decompress(body, max_output_size=size)
     except zstandard.ZstdError as error:
         raise DamageError("cannot decompress the object", where=where, why=str(error)) from error
     return plain

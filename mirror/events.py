@@ -173,6 +173,18 @@ class Change(Struct, frozen=True):
     moved_from: str = ""
 
 
+class Answered(Struct, frozen=True):
+    """A visitor of a served site got an answer. url: as it was asked for; bytes: of the body; whole: it was sent to its end, or the
+    visitor left."""
+
+    method: str
+    url: str
+    status: int
+    bytes: int = 0
+    seconds: float = 0.0
+    whole: bool = True
+
+
 class ProblemFound(Struct, frozen=True):
     """A path had a problem; the run goes on."""
 
@@ -201,6 +213,7 @@ Event = (
     | BatchStored
     | BatchFailed
     | Change
+    | Answered
     | ProblemFound
     | Notice
     | SnapshotCommitted
@@ -216,6 +229,7 @@ NAMES: dict[type[Event], str] = {
     BatchStored: "batch-stored",
     BatchFailed: "batch-failed",
     Change: "change",
+    Answered: "answered",
     ProblemFound: "problem",
     Notice: "notice",
     SnapshotCommitted: "snapshot",

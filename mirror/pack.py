@@ -176,6 +176,27 @@ class PackBuilder:
         return Pack(self._data, blake3(self._data).digest(), self._blocks)
 
 
+class BlockHead(NamedTuple):
+    """What a block's head claims, not yet believed. span: bytes of the whole block, the head included."""
+
+    span: int
+    plain: int
+    chunks: int
+    checksum: int
+
+
+def read_block_head(data: bytes, where: str) -> BlockHead:
+    """The head that `data` begins with. DamageError when it is none, or claims what no block has."""
+    if len(data) < HEAD_SIZE:
+        raise DamageError("cannot read a block", where=where, why="it is cut short")
+    magic, _, _, _, stored, plain, count, checksum, _ = _HEAD.unpack_from(data)
+    if magic != BLOCK_MAGIC:
+        raise DamageError("cannot read a block", where=where, why="it does not begin with MBLK")
+    if plain > BLOCK_MAX or count > _BLOCK_CHUNKS_MAX or stored > BLOCK_MAX:
+        raise DamageError("cannot read a block", where=where, why="its head claims impossible sizes")
+    return BlockHead(HEAD_SIZE + 4 * count + stored, plain, count, checksum)
+
+
 def read_block(data: bytes | memoryview, where: str) -> PlainBlock:
     """The block that `data` begins with (more may follow). DamageError when head, checksum, codec or lengths do not fit."""
     if len(data) < HEAD_SIZE:
@@ -198,8 +219,14 @@ def read_block(data: bytes | memoryview, where: str) -> PlainBlock:
     return PlainBlock(content, lengths)
 
 
-def read_footer(data: bytes, where: str) -> list[FooterLine]:
-    """The footer of a whole pack. DamageError when trailer, checksum or lines do not fit."""
+def footer_payload(lines: list[FooterLine]) -> bytes:
+    """What the footer of a pack with these blocks says, as every writer writes it."""
+    return _footer_encoder.encode(lines)
+
+
+def read_footer_payload(data: bytes, where: str) -> tuple[bytes, int]:
+    """(plain payload of the footer, bytes of footer and trailer) at the end of a pack; `data` may be its last part alone.
+    DamageError when trailer or checksum do not fit."""
     if len(data) < HEADER_SIZE + _TRAILER.size:
         raise DamageError("cannot read the pack", where=where, why=f"it has only {len(data)} bytes")
     length, checksum, magic = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
@@ -209,7 +236,12 @@ def read_footer(data: bytes, where: str) -> list[FooterLine]:
     footer = data[start : start + length]
     if xxh3_64_intdigest(footer) != checksum:
         raise DamageError("cannot read the pack", where=where, why="its footer is damaged")
-    _, payload = unseal(footer, (FOOTER,), None, where)
+    return unseal(footer, (FOOTER,), None, where)[1], length + _TRAILER.size
+
+
+def read_footer(data: bytes, where: str) -> list[FooterLine]:
+    """The footer of a whole pack. DamageError when trailer, checksum or lines do not fit."""
+    payload, _ = read_footer_payload(data, where)
     try:
         return _footer_decoder.decode(payload)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 import msgspec
 
-from mirror.events import NAMES, VERSION, Advanced, Change, Event, Notice, PhaseBegan, ProblemFound, RunStarted, Stamped
+from mirror.events import NAMES, VERSION, Advanced, Answered, Change, Event, Notice, PhaseBegan, ProblemFound, RunStarted, Stamped
 from mirror.keys import show
 
 if TYPE_CHECKING:
@@ -161,6 +161,9 @@ def sentence(event: Event) -> str:
             return f"{event.verb} {event.source}{arrow}{event.target}" + (" (dry run: nothing is written)" if event.dry_run else "")
         case Change():
             return f"{event.symbol} {event.path}" + (f" (was {event.moved_from})" if event.moved_from else "")
+        case Answered():
+            cut_off = "" if event.whole else ", cut off"
+            return f"{event.method} {event.url} {event.status}, {event.bytes:,} bytes, {event.seconds:.3f} s{cut_off}"
         case ProblemFound():
             return f"! {event.problem}"
         case Notice():

@@ -10,6 +10,7 @@ Reads nothing but the two streams; says its problems to a callback. An incomplet
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -32,12 +33,21 @@ _Expected = tuple[
 ]  # fmt: skip
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[_Expected])
-_compressor = zstandard.ZstdCompressor(level=1)
-_decompressor = zstandard.ZstdDecompressor()
 _MEMORY_MAX = 64 << 20
 _ROUTED = b"R"  # a memory that was made with header routes begins so, and with their digest; zstd begins otherwise
 _DIGEST = 16
 _TOLD = 1000
+
+
+class _Zstd(threading.local):
+    """One for each thread: a program may run two syncs at once, and zstd's are not to be shared."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
 _NOT_HERE = ("special", "name", "link", "skipped")  # kinds of Unread that are no part of the site, whatever the parent has there
 
 
@@ -58,7 +68,7 @@ class Remembered:
         if memory[:1] == _ROUTED:
             made_with, memory = memory[1 : 1 + _DIGEST], memory[1 + _DIGEST :]
         try:
-            expected = _decoder.decode(_decompressor.decompress(memory, max_output_size=_MEMORY_MAX))
+            expected = _decoder.decode(_zstd.decompressor.decompress(memory, max_output_size=_MEMORY_MAX))
         except (zstandard.ZstdError, msgspec.MsgspecError):
             return None
         if len(expected) != count:
@@ -75,7 +85,9 @@ def memory_of(entries: Iterable[Entry], validators: Iterable[tuple[int, int]], r
     """What the next scan expects of these entries, for `Remembered.read`: 1 µs an entry, 35 bytes. routes: those that the entries'
     headers come from."""
     made_with = _ROUTED + routes.digest if routes and routes.digest else b""
-    return made_with + _compressor.compress(_encoder.encode([_expected(e, v) for e, v in zip(entries, validators, strict=True)]))
+    return made_with + _zstd.compressor.compress(
+        _encoder.encode([_expected(e, v) for e, v in zip(entries, validators, strict=True)])
+    )
 
 
 def _expected(entry: Entry, validator: tuple[int, int]) -> _Expected:

@@ -20,6 +20,8 @@ ON_ERROR: Final = ("continue", "stop")
 MOST_GRACE: Final = 1000  # snapshots: each takes up to 170 bytes of a record, which has 1 MiB at most
 MOST_ORDER: Final = 100  # globs
 DELETE: Final = ("after", "never")
+RIGHTS: Final = ("read", "append", "publish", "prune")
+LEAST_MEMORY: Final = 8 << 20
 OVERWRITE: Final = ("always", "if-newer", "never")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -218,6 +220,49 @@ def web_address(text: str) -> str:
     return text.strip().rstrip("/")
 
 
+def address(text: str) -> tuple[str, int]:
+    """`HOST:PORT`: where to listen. ValueError for anything else.
+
+    >>> address("127.0.0.1:8080"), address("[::1]:0")
+    (('127.0.0.1', 8080), ('::1', 0))
+    """
+    host, colon, port = text.strip().rpartition(":")
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_port = port.isascii() and port.isdigit() and int(port[:6]) < 65_536
+    if not colon or not inner or (":" in inner and inner == host) or not is_port:
+        raise ValueError("it is no address such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080")
+    return inner, int(port)
+
+
+def rights(text: str) -> tuple[str, ...]:
+    """`read,append`: rights of a key in their order, each once. ValueError for anything else.
+
+    >>> rights("append, read")
+    ('read', 'append')
+    """
+    said = [word.strip() for word in text.split(",")]
+    for word in said:
+        if word not in RIGHTS:
+            raise ValueError(f"{word!r} is no right: they are {', '.join(RIGHTS)}")
+    return tuple(right for right in RIGHTS if right in said)
+
+
+def as_site(text: str) -> str | bool:
+    """What `site` may say: of `serve`, where it is a switch, yes or no; elsewhere the name of a site, which says nothing here."""
+    try:
+        return yes_or_no(text)
+    except ValueError:
+        return text
+
+
+def memory(text: str) -> int:
+    """Bytes to be held in memory, at least 8 MiB. ValueError for anything else."""
+    count = size(text)
+    if count < LEAST_MEMORY:
+        raise ValueError("it is less than 8M")
+    return count
+
+
 def shown(text: str) -> str:
     """A value in quotes for messages, without the credentials of a URL."""
     return repr(re.sub(r"//[^/]*@", "//…@", text))
@@ -231,10 +276,12 @@ VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "hash": partial(choice, choices=HASHES),
     "header": route,
     "lease": lease,
+    "listen": address,
     "max_age": duration,
     "max_delete": paths,
     "max_duration": duration,
     "max_transfer": size,
+    "memory": memory,
     "min_free": room,
     "on_error": partial(choice, choices=ON_ERROR),
     "overwrite": partial(choice, choices=OVERWRITE),

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
+
+from xxhash import xxh3_128_digest
 
 from mirror import log
 from mirror.chunking import ChunkId, chunk_id
 from mirror.envelope import CHANGES, CHUNKS, FRAGMENT, NAMES, OBJECT_MAX, SEGMENT, digest_of, seal, unseal
 from mirror.index import StoredPack, decode_fragment, encode_fragments
-from mirror.keys import INDEX, PACK, ObjectName
+from mirror.keys import INDEX, PACK, STORE, ObjectName
 from mirror.manifest import File, Page, Ref
+from mirror.names import told
 from mirror.pack import PackBuilder, read_block
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import MaintainedStore
@@ -88,6 +92,8 @@ def needs(store: MaintainedStore) -> Needs:
                     found.chunks.update((id_, []) for id_ in reader.chunk_ids(entry))
                     if entry.more:
                         roots.append((entry.more, CHUNKS))
+        if more := (record.body.get("names") or {}).get("more"):
+            roots.append((log.ref_of(more), NAMES))
         for root, leaf in roots:
             found.objects.update(ref.name.key() for ref, _ in reader.nodes(root, leaf))
     doomed = dooms_of(store)
@@ -136,7 +142,29 @@ def doom(store: MaintainedStore, keys: list[str]) -> log.Record:
     """A prune record that dooms just these keys, whoever needs them."""
     head = head_of(store)
     names = ManifestWriter(store, head.epoch, {}).names(keys)
-    return appended(store, log.PRUNE, head.live, dooms=log.ref_json(names))
+    left = sorted({stat.key for stat in store.list("index/")} - {*keys})
+    return appended(store, log.PRUNE, head.live, dooms=log.ref_json(names), names={"keys": left, "before": 0})
+
+
+def assert_told(store: MaintainedStore, live: Path | None = None) -> None:
+    """What the head tells of fragments would do for a reader that cannot list: it finds what one finds that lists, or the content
+    in the live folder. A head that tells nothing, as older mirrors wrote them, is no fault."""
+    head, doomed, reader = head_of(store), dooms_of(store), ManifestReader(store, None)
+    if head.body.get("names") is None:
+        return
+    known, need = {key for key in told(store, head) if not doomed(key)}, needs(store)
+    hidden = {id_ for id_, places in need.chunks.items() if places and not any(fragment in known for fragment, _ in places)}
+    if not hidden:
+        return
+    standing = {
+        xxh3_128_digest(path.read_bytes())
+        for path in (live.rglob("*") if live else ())
+        if path.is_file() and not path.is_symlink() and path.relative_to(live).parts[0] != STORE
+    }
+    for number in head.live:
+        for entry in reader.entries(log.read_record(store, number).manifest):
+            if isinstance(entry, File | Page) and entry.fingerprint not in standing:
+                assert hidden.isdisjoint(reader.chunk_ids(entry)), (number, entry.path)
 
 
 def _repacked(store: MaintainedStore, need: Needs) -> set[str]:

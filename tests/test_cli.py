@@ -23,13 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_serve import certified
 
 import mirror
+from mirror.access import KeyFile
 from mirror.cli import _sentence as sentence_of
-from mirror.cli import commands, listing, named, words
+from mirror.cli import commands, listing, named, serving, words
 from mirror.cli.session import Session
 from mirror.cli.streams import Out
 from mirror.errors import MirrorError, TemporaryError, UsageError
+from mirror.events import Notice, Stamped
 from mirror.manifest import File
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,7 +211,7 @@ def test_help_loads_nothing_heavy(given: list[str]) -> None:
         ("sync a b --log-file n/o", "cannot write the log file n/o: No such file or directory; name another with --log-file"),
         (
             "sync a gopher://b",
-            "gopher://: stores of this kind are not known; known are a folder, file://, s3://, gs://, az://, memory://",
+            "gopher://: stores of this kind are not known; known are a folder, file://, s3://, gs://, az://, https://, memory://",
         ),
     ],
 )
@@ -248,32 +251,48 @@ VALUES = {
     "on-error": "stop", "overwrite": "if-newer", "chown": f"{os.getuid()}:{os.getgid()}", "chmod": "D755,F644", "part": "1/1",
     "against": "site", "max-age": "1h", "hash": "blake3", "config": "mirror.toml", "source": "site", "changes-file": "list",
     "store": "target", "public-url": "http://127.0.0.1:1",
+    "keys": "keys.json", "rights": "read,append", "key-file": "a.key", "certfile": "cert.pem",
+    "keyfile": "key.pem", "max-body": "1M", "imports": "2", "client-timeout": "5s",
     "lease": "30s", "header": "*.css: Cache-Control: no-cache", "symlinks": "skip", "case-conflict": "skip",
+    "listen": "127.0.0.1:0", "memory": "16M",
 }  # fmt: skip
+REACHING = ("endpoint_url", "region", "profile", "bwlimit", "transfers")  # of clients, not of a server
 OF_SYNC = {"layout": "tree", "store": "served/.mirror"}  # some of its flags are of trees
 PLACES = {
     "init": ["target"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
     "rollback": ["target"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
-    "filter-test": ["index.html"],
+    "filter-test": ["index.html"], "key": ["new", "nightly"], "serve": ["target"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", words.VERBS)
-def test_every_flag_is_heeded_from_the_line_and_from_the_environment(verb: str, target: Path, here: Path, capfd: Any) -> None:
+def stop_when_it_listens(stamped: Stamped) -> None:
+    """A listener that ends a server as an operator does."""
+    if isinstance(stamped.event, Notice) and stamped.event.kind == "listening":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("way", [*words.VERBS, "serve --keys"])
+def test_every_flag_is_heeded_from_the_line_and_from_the_environment(way: str, target: Path, here: Path, capfd: Any) -> None:
     """Each flag of each command is asked for by what runs, by its own name."""
+    verb = way.partition(" ")[0]
+    left_out = {"serve": serving._OF_TARGETS, "serve --keys": (*serving._OF_SITE, "site", *REACHING)}.get(way, ())
     write(here / "rules", "- *.nothing\n")
     write(here / "mirror.toml", "")
     arguments: list[str] = []
     for flag in words.VERBS[verb].flags:
-        if flag.name not in ("quick", "part"):  # these two do not go together
+        if flag.name not in ("quick", "part") and flag.dest not in left_out:  # these two do not go together
             value = OF_SYNC.get(flag.name, VALUES.get(flag.name)) if verb == "sync" else VALUES.get(flag.name)
             arguments += [f"--{flag.name}", *([str(value)] if flag.value else [])]
     given, said = words.parse(words.VERBS[verb], [*PLACES[verb], *arguments])
     session = Session(verb, "mirror", Out())
     given, asked = named.resolve(words.VERBS[verb], given, said, {}, session.notice)
     session.begin(asked)
-    assert commands.COMMANDS[verb](session, given) in (0, 4)
+    if verb == "serve":
+        session.job.listeners = [*session.job.listeners, stop_when_it_listens]
+        KeyFile("keys.json").add("nightly", ("read",))
+        certified(here)
+    assert commands.COMMANDS[verb](session, given) in ((130,) if way == "serve" else (0, 4))
     assert session.asked.unknown() == []
     variables = {f"MIRROR_{flag.dest.upper()}" for flag in words.VERBS[verb].flags}
     assert variables == {f"MIRROR_{flag.name.upper().replace('-', '_')}" for flag in words.VERBS[verb].flags}
@@ -284,7 +303,7 @@ def test_a_name_means_the_same_everywhere() -> None:
     seen: dict[str, bool] = {}
     for verb in words.VERBS.values():
         for flag in verb.flags:
-            if flag.name != "delete":  # spelling.deletion tells which is meant
+            if flag.name not in ("delete", "site"):  # spelling.deletion and spelling.as_site tell which is meant
                 assert seen.setdefault(flag.name, bool(flag.value)) is bool(flag.value), flag.name
         shorts = [flag.short for flag in verb.flags if flag.short]
         assert len(set(shorts)) == len(shorts)

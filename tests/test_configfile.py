@@ -142,6 +142,8 @@ def test_a_value_is_judged_as_that_of_the_flag_is(name: str) -> None:
         "overwrite": lambda: config.restore_options(asked, ""),
         "part": lambda: config.verify_options(asked),
         "symlinks": lambda: config.site_spec("/x", asked),
+        "listen": lambda: config.serve_site_options(asked),
+        "memory": lambda: config.serve_site_options(asked),
     }
     with pytest.raises(UsageError) as flag:
         asks.get(name, lambda: config.sync_options(asked, ""))()
@@ -177,7 +179,7 @@ def test_what_takes_any_text_is_known() -> None:
     }
     assert free == {
         "against", "at", "cache-dir", "changes-file", "chmod", "chown", "endpoint-url", "exclude", "filter-from", "include",
-        "layout", "log-file", "order", "profile", "region", "site", "store", "tag",
+        "key-file", "layout", "log-file", "order", "profile", "region", "site", "store", "tag",
     }  # fmt: skip
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -30,6 +33,7 @@ from mirror.envelope import (
 )
 from mirror.errors import DamageError, MirrorError, UsageError
 
+ROOT = Path(__file__).resolve().parents[1]
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # other work may be going on here
 
 
@@ -164,6 +168,31 @@ def test_json_with_a_right_checksum_and_no_sense_is_damage(text: bytes) -> None:
 def test_only_the_last_member_is_the_checksum() -> None:
     inner = json.dumps({"blake3": "0" * 64, "a": 1}).encode()[:-1]
     assert unsealed_json(_signed(inner), "x")["a"] == 1
+
+
+IN_THREADS = """
+import random
+from concurrent.futures import ThreadPoolExecutor
+from mirror.envelope import SEGMENT, seal, unseal
+
+def text(seed):
+    dice = random.Random(seed)
+    words = [dice.randbytes(dice.randrange(3, 9)).hex() for _ in range(500)]
+    return " ".join(dice.choices(words, k=60_000)).encode()
+
+def often(payload, sealed):
+    return all(unseal(sealed, (SEGMENT,), None, "x")[1] == payload for _ in range(40))
+
+payloads = [text(seed) for seed in range(4)]
+with ThreadPoolExecutor(4) as pool:
+    assert all(pool.map(often, payloads, [seal(SEGMENT, payload) for payload in payloads]))
+"""
+
+
+def test_threads_that_unseal_at_once_get_what_is_theirs() -> None:
+    """With one decompressor for all this ends in a segmentation fault, so it has a process of its own."""
+    done = subprocess.run([sys.executable, "-c", IN_THREADS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("use", ["read", "write", "prune"])

@@ -16,6 +16,7 @@ import pytest
 
 from mirror import contents, create, errors, events, explain, manifest, progress, restore, rollback, spelling, sync, verify
 from mirror.cli import listing, words
+from mirror.serve import receiver, site
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs/events.md").read_text("utf-8")
@@ -42,6 +43,8 @@ REPORTS = {
     "restore": restore.RestoreReport,
     "rollback": rollback.RollbackReport,
     "verify": verify.VerifyReport,
+    "serve": site.SiteReport,
+    "serve --keys": receiver.ReceiveReport,
 }
 
 
@@ -110,7 +113,7 @@ def test_the_envelope_is_described() -> None:
 
 
 def test_data_is_described() -> None:
-    assert headings("###", "Data") == ["`listed`", "`entry`", "`sum`", "`filter`"]
+    assert headings("###", "Data") == ["`listed`", "`entry`", "`sum`", "`filter`", "`key`"]
     assert described("`listed`") == members(contents.SnapshotLine)
     in_entries: dict[str, str] = {"kind": "text"}
     for kind in typing.get_args(manifest.Entry):

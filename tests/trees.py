@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from byhand import assert_told
 from mirrors import BEGINNING, Item, settle, tree, write
 
 from mirror.events import Problem
 from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
+from mirror.store.open import open_store
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import Making, TargetSpec, is_folder_url, located
 
 Night = dict[bytes, Item]
 MAKE = Making("tree", "www")
@@ -57,7 +59,9 @@ def restored(target: TargetSpec, at: int, out: Path) -> Night:
 
 
 def all_restore(target: TargetSpec, nights: dict[int, Night], folder: Path) -> None:
-    """Every snapshot comes back as it was."""
+    """Every snapshot comes back as it was, and in a folder the log tells of every fragment that is needed for that."""
+    if is_folder_url(target.store.url):
+        assert_told(open_store(located(target)[0].store), Path(target.store.url))
     for number, night in nights.items():
         assert not (wrong := differing(restored(target, number, folder / f"out-{number}"), night)), (number, wrong)
 

@@ -4,6 +4,7 @@
     manual.py     help
     named.py      mirrors that mirror.toml names
     commands.py   one function for each verb
+    serving.py    the verb that serves
     session.py    who is told what, on which stream
     render.py     reports as lines
     changes.py    what changed as a file, for the next tool

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from mirror import config, spelling
+from mirror.cli.access import key
+from mirror.cli.serving import serve
 from mirror.cli.session import Session
 from mirror.errors import DamageError, worst_exit
 from mirror.events import Change
@@ -197,4 +199,6 @@ COMMANDS: Final[dict[str, Command]] = {
     "cat": cat,
     "sums": sums,
     "filter-test": filter_test,
+    "serve": serve,
+    "key": key,
 }

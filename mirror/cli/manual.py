@@ -47,7 +47,8 @@ def help_of_all() -> str:
         "  mirror COMMAND --help   what a command takes and does",
         "  mirror --version",
         "",
-        "Is the site lost? `mirror snapshots TARGET` lists what there is, `mirror restore TARGET OUT` brings it back.",
+        "Is the site lost? `mirror serve TARGET --site` serves the mirror to people at once, `mirror snapshots",
+        "TARGET` lists what there is, `mirror restore TARGET OUT` brings it back.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -31,8 +31,12 @@ def report_lines(report: Any, verbose: bool) -> Iterator[str]:
             yield from _rollback(report)
         case "VerifyReport":
             yield from _verify(report)
+        case "ReceiveReport":
+            yield f"{report.answers:,} answers, {report.refusals:,} of them refusals; {report.imported:,} objects came"
         case "InitReport":
             yield _init(report)
+        case "SiteReport":
+            yield _site(report)
     if verbose and getattr(report, "requests", None):
         yield "requests: " + ", ".join(f"{count:,} {kind}" for kind, count in report.requests.items() if count)
 
@@ -149,6 +153,11 @@ def _verify(report: Any) -> Iterator[str]:
         yield f"found {report.problem_count:,} problems{files}"
     elif report.finished:
         yield "all is right"
+
+
+def _site(report: Any) -> str:
+    failures = f", {report.failures:,} of them failures" if report.failures else ""
+    return f"{report.answers:,} answers{failures}, {size_text(report.bytes)}, {report.seconds:.1f} s"
 
 
 def _init(report: Any) -> str:

@@ -19,11 +19,11 @@ from mirror.cli.render import problem_lines, report_lines
 from mirror.cli.streams import Gone, Out, complain, translated
 from mirror.config import Settings
 from mirror.errors import MirrorError, UsageError, worst_exit
-from mirror.events import Change, Event, Job, Notice, Problem, ProblemFound, RunStarted, Stamped
+from mirror.events import Answered, Change, Event, Job, Notice, Problem, ProblemFound, RunStarted, Stamped
 from mirror.progress import Bar, JsonLines, LogFile, members, sentence
 
 _NAMED: Final = 20  # problems that are named when no report has them
-_PLAIN: Final = ("snapshots", "ls", "cat", "sums", "filter-test")  # whoever calls these wants the data and nothing else
+_PLAIN: Final = ("snapshots", "ls", "cat", "sums", "filter-test", "key")  # whoever calls these wants the data and nothing else
 
 
 class Session:
@@ -106,6 +106,9 @@ class Session:
                 self.codes.add(event.problem.exit_code)
                 if len(self._problems) < _NAMED:
                     self._problems.append(event.problem)
+            if self.verbose and not self.quiet:
+                self._above_bar(sentence(event))
+        elif isinstance(event, Answered):
             if self.verbose and not self.quiet:
                 self._above_bar(sentence(event))
         elif isinstance(event, Notice):

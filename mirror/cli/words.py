@@ -65,6 +65,10 @@ class Verb:
     @property
     def named(self) -> str:
         """What the name of a mirror in mirror.toml may stand for, for help."""
+        if self.name == "serve":
+            return "TARGET may be the NAME of a mirror in mirror.toml. MIRROR_KEYS is a server's file, MIRROR_KEY_FILE a client's."
+        if self.name == "key":
+            return "A key counts for all that the server holds. The secret cannot be got back: revoke a key that was lost."
         if self.name == "filter-test":
             return "SRC may be the NAME of a mirror in mirror.toml, whose rules hold then unless options give others."
         both = "NAME alone stands for SRC and TARGET. " if self.name in _BOTH else ""
@@ -90,11 +94,14 @@ ACCESS: Final = (
     Flag("region", "the S3 region", "NAME"),
     Flag("profile", "the AWS profile to take credentials from", "NAME"),
 )
+INSECURE: Final = Flag("insecure", "accept plain http:// to or from another machine: everybody on the way can read what passes")
 REACH: Final = (
     CONFIG,
     Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
+    Flag("key-file", "the file with this client's key for a target at http(s)://, as `mirror key new` printed it", "FILE"),
+    INSECURE,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
     Flag("transfers", "requests to the store in flight (default 8)", "N"),
 )
@@ -380,10 +387,65 @@ FILTER_TEST: Final = Verb(
     ),
 )
 
-VERBS: Final = {verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST)}
+KEYS: Final = Flag("keys", "the server's file of keys, made if it is not there; it holds secrets (mode 0600)", "FILE")
+
+KEY: Final = Verb(
+    "key",
+    ("new|list|revoke", "[NAME]"),
+    """Make, list and revoke the keys of those who may use `mirror serve`.
+
+    `new` prints the key, once, as a line on stdout: the client keeps it in a file that only it can read, and names that file with
+    --key-file, MIRROR_KEY_FILE or `key-file` in mirror.toml. Afterwards a key is shown by its fingerprint alone. A running server
+    heeds changes of the file at once.""",
+    (
+        KEYS,
+        Flag("rights", "of `new`: what the key may do, of read, append, publish, prune, such as read,append", "RIGHTS"),
+        QUIET,
+        VERBOSE,
+        JSON,
+        LOG,
+    ),
+)
+
+AS_SITE: Final = Flag("site", "serve the snapshot as a web site")  # elsewhere the name of one, and so it is in mirror.toml
+SERVE: Final = Verb(
+    "serve",
+    ("TARGET|ROOT",),
+    """Serve a mirror over HTTP: with --site as a web site for people, with --keys for other machines, until Ctrl-C or SIGTERM.
+
+    With --site a snapshot stands in for the site that is lost: pages, index files, links, ranges, its 404.html. Nothing is unpacked
+    first, so the first page is there within seconds however large the site is, and every byte is checked before it is sent. With
+    --at latest, the default, the next snapshot is served as soon as there is one. Changes nothing.
+
+    With --keys, ROOT is a folder with targets that `mirror init ROOT/NAME --layout packed` made. A client names one as
+    https://HOST:PORT/NAME, and its own key with --key-file. Every object is examined before it is kept, and a snapshot is accepted
+    only when all that it names is there. docs/http.md has the protocol, and how to put nginx in front.
+
+    Needs the extra `serve`.""",
+    (
+        AS_SITE,
+        KEYS,
+        AT,
+        Flag("listen", "where to listen (default 127.0.0.1:8080; with --keys port 8750); port 0: any that is free", "HOST:PORT"),
+        Flag("memory", "with --site: hold so much of what was asked for lately (default 64M)", "SIZE"),
+        Flag("certfile", "with --keys: speak TLS with this certificate and its chain (PEM)", "FILE"),
+        Flag("keyfile", "with --keys: the private key of the certificate (PEM, without a password)", "FILE"),
+        Flag("max-body", "with --keys: take objects of at most so many bytes (default 128M)", "SIZE"),
+        Flag("imports", "with --keys: examine so many objects at once; eight times as many may arrive (default 4)", "N"),
+        Flag("client-timeout", "with --keys: cut off a client that is silent so long (default 30s)", "TIME"),
+        Flag("min-free", "with --keys: take no objects when less would stay free, such as 20G or 5% (default 256M)", "SIZE|P%"),
+        *REACH,
+        *REPORTS,
+    ),
+)
+
+VERBS: Final = {
+    verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST, SERVE, KEY)
+}
 
 
-_SAID: Final = ("config", "source", "release", "take-over")
+_SERVERS: Final = ("certfile", "keyfile", "max-body", "imports", "client-timeout")
+_SAID: Final = ("config", "source", "release", "take-over", "rights", "keys", *_SERVERS)
 
 
 def configurable() -> dict[str, Option]:
@@ -391,9 +453,7 @@ def configurable() -> dict[str, Option]:
     person says once, knowing why."""
     from mirror.configfile import Option
 
-    flags = [
-        flag for verb in VERBS.values() for flag in verb.flags if flag.name not in ("config", "source", "release", "take-over")
-    ]
+    flags = [flag for verb in VERBS.values() for flag in verb.flags if flag.name not in _SAID and flag is not AS_SITE]
     switches = {flag.name for flag in flags if not flag.value}
     valued = {flag.name: flag for flag in flags if flag.value}
     options = {name: Option(switch=True) for name in switches - valued.keys()} | {
@@ -457,7 +517,7 @@ def ends_of(verb: Verb, words: Sequence[str]) -> dict[str, int]:
     """Which of the words are ends, by what each is: `source`, `target`, or `both` for a word that can only be a name."""
     if verb.name in _BOTH and len(words) < 3:
         return {"both": 0} if len(words) == 1 else {"source": 0, "target": 1} if words else {}
-    return {"target": 0} if words and verb is not FILTER_TEST else {}
+    return {"target": 0} if words and verb not in (FILTER_TEST, KEY) else {}
 
 
 def _near(word: str, verb: Verb) -> str:

@@ -48,7 +48,8 @@ class ReadableStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        """Every object below `prefix` (which ends in `/`, or is empty), in no promised order; unfinished writes are not objects."""
+        """Every object below `prefix` (which ends in `/`, or is empty), in no promised order; unfinished writes are not objects.
+        NoListing, at the call itself, where the place cannot say what it has."""
         ...
 
 
@@ -86,12 +87,13 @@ class MaintainedStore(WritableStore, Protocol):
 @dataclass(frozen=True, slots=True)
 class StoreSpec:
     """What it takes to open a store, picklable: URL plus the client's settings (never a secret: those stay in the
-    environment and in the profile, which workers share).
+    environment, in the profile and in the key file, which workers share).
 
-    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, or `memory://NAME` (one process, tests). endpoint_url,
-    region, profile: as boto3 means them. static_credentials: the environment holds keys, and no file has anything to add to
-    them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for
-    no limit. transfers: requests in flight.
+    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `https://host/path` (read only, or with a key the target of
+    a `mirror serve`), or `memory://NAME` (one process, tests). endpoint_url, region, profile: as boto3 means them.
+    static_credentials: the environment holds keys, and no file has anything to add to them (set by
+    `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for no limit.
+    transfers: requests in flight. key_file: path of the client's key; insecure: plain http to another machine is accepted.
     """
 
     url: str
@@ -101,3 +103,5 @@ class StoreSpec:
     static_credentials: bool = False
     bandwidth: int = 0
     transfers: int = 8
+    key_file: str = ""
+    insecure: bool = False

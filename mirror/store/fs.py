@@ -35,7 +35,7 @@ _DAY = 86_400
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: opening a planted fifo must not hang; it means nothing on a regular file.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
 
 # Gives a temporary file its final name or raises FileExistsError: (temporary folder, its name, final folder, final name).
@@ -118,6 +118,12 @@ class FolderStore:
             # Also when it was there: whoever relies on that object may do so only once its name is on disk.
             self._sync_folder(folder)
             return made
+
+    @contextmanager
+    def draft(self) -> Iterator[Draft]:
+        """A temporary file of this store for an object that arrives in pieces. What was not published is gone at the end."""
+        with self._errors("cannot write", TEMPORARY), self._temporary() as (temporary, source, file):
+            yield Draft(self, temporary, source, file)
 
     def put_hint(self, key: str, data: Data) -> None:
         folders, name = self._parts(key)
@@ -288,16 +294,20 @@ class FolderStore:
 
     def _create(self, folder: int, name: str, data: Data, key: str) -> bool:
         with self._staged(data) as (temporary, source):
-            for publish in self._publishers:
-                try:
-                    publish(temporary, source, folder, name)
-                    return True
-                except FileExistsError:
-                    return False
-                except OSError as error:
-                    # EPERM is what link(2) says on FAT; from a rename it means what it says.
-                    if error.errno not in _NOT_HERE and not (error.errno == errno.EPERM and publish is not self._publishers[-1]):
-                        raise
+            return self._publish(temporary, source, folder, name, key)
+
+    def _publish(self, temporary: int, source: str, folder: int, name: str, key: str) -> bool:
+        """Give a durable temporary file its name; False when that is taken."""
+        for publish in self._publishers:
+            try:
+                publish(temporary, source, folder, name)
+                return True
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # EPERM is what link(2) says on FAT; from a rename it means what it says.
+                if error.errno not in _NOT_HERE and not (error.errno == errno.EPERM and publish is not self._publishers[-1]):
+                    raise
         raise UsageError(
             "cannot write",
             where=self._where(key),
@@ -308,17 +318,21 @@ class FolderStore:
     @contextmanager
     def _staged(self, data: Data) -> Iterator[tuple[int, str]]:
         """A durable temporary file with this content: its folder and name. Removed at the end, if it still has that name."""
+        with self._temporary() as (temporary, name, file):
+            _write_all(file, data)
+            self._sync(file)
+            yield temporary, name
+
+    @contextmanager
+    def _temporary(self) -> Iterator[tuple[int, str, int]]:
+        """A new temporary file: its folder, its name and its descriptor. Removed at the end, if it still has that name."""
         name = f"{_host()}-{os.getpid()}-{os.urandom(8).hex()}"
         with self._folder([TEMPORARY], make=True) as temporary:
             file = os.open(name, _WRITE, 0o600, dir_fd=temporary)
             try:
-                try:
-                    _write_all(file, data)
-                    self._sync(file)
-                finally:
-                    os.close(file)
-                yield temporary, name
+                yield temporary, name, file
             finally:
+                os.close(file)
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=temporary)
 
@@ -328,6 +342,37 @@ class FolderStore:
             yield
         except OSError as error:
             raise error_for(error, what, self._where(key)) from error
+
+
+class Draft:
+    """An object that arrives in pieces, in a temporary file of its store. For one thread at a time. `size`: bytes written so
+    far."""
+
+    def __init__(self, store: FolderStore, temporary: int, name: str, file: int) -> None:
+        self._store, self._temporary, self._name, self._file = store, temporary, name, file
+        self.size = 0
+
+    def write(self, data: Data) -> None:
+        """Add bytes at the end."""
+        with self._store._errors("cannot write", TEMPORARY):
+            _write_all(self._file, data)
+        self.size += len(data)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes [start, end), as far as there are any."""
+        with self._store._errors("cannot read", TEMPORARY):
+            return _pread(self._file, start, min(end, self.size))
+
+    def publish(self, key: str) -> bool:
+        """Make it the object of this key, as `create` does: durable when this returns, False when there is one."""
+        store = self._store
+        folders, name = store._parts(key)
+        with store._errors("cannot write", key):
+            store._sync(self._file)
+            with store._folder(folders, make=True) as folder:
+                made = not _exists(folder, name) and store._publish(self._temporary, self._name, folder, name, key)
+                store._sync_folder(folder)
+                return made
 
 
 _NOT_HERE = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)

@@ -13,7 +13,7 @@ from mirror.errors import UsageError
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.wrap import LimitedStore
 
-KNOWN = "a folder, file://, s3://, gs://, az://, memory://"
+KNOWN = "a folder, file://, s3://, gs://, az://, https://, memory://"
 
 
 def open_store(spec: StoreSpec) -> MaintainedStore:
@@ -41,6 +41,10 @@ def normalise_url(url: str) -> str:
                 "cannot use", where=url, why="a file:// URL has three slashes and an absolute path", hint="write file:///path"
             )
         return os.path.abspath(unquote(rest.removeprefix(parts.netloc), errors="surrogateescape"))
+    if scheme.lower() in ("http", "https"):
+        from mirror.webclient.address import base_url
+
+        return base_url(url)
     if scheme not in ("s3", "gs", "az", "memory"):
         raise UsageError("cannot use", where=f"{scheme}://", why="stores of this kind are not known", hint=f"known are {KNOWN}")
     if "@" in rest.partition("/")[0]:
@@ -60,6 +64,14 @@ def _open(spec: StoreSpec, url: str) -> MaintainedStore:
         from mirror.store.memory import MemoryStore
 
         return MemoryStore.named(rest)
+    if scheme in ("http", "https") and spec.key_file:
+        from mirror.store.served import ServedStore
+
+        return ServedStore(spec)
+    if scheme in ("http", "https"):
+        from mirror.store.web import WebStore
+
+        return WebStore(spec)
     from dataclasses import replace
 
     from mirror.store.s3 import BucketStore

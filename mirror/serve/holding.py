@@ -1,0 +1,247 @@
+"""The targets that a server holds: folders below its root that `mirror init` made, each with its store and what may come into it.
+
+    holding = Holding("/srv/mirrors", cache)
+    held = holding.find("www")          None: there is no such target
+    held.receive("packs/…", draft, hash, rights)
+
+Owns which keys may be written, by whom, and what is asked before something gets its name. Knows nothing of HTTP. `Held` may be used
+by several threads; records go through one thread of its own, in which the index is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from heapq import nsmallest
+from pathlib import Path
+from typing import Final, Protocol
+
+from mirror.access import APPEND, PRUNE
+from mirror.errors import DamageError, MirrorError
+from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, ObjectName, record_number
+from mirror.log import RECORD_MAX
+from mirror.serve.examine import MOST, Examiner, Hash, Read, Rejected
+from mirror.serve.records import Clerk
+from mirror.store import MaintainedStore, Stat
+from mirror.store.fs import Draft, FolderStore
+from mirror.target import PACKED, read_info
+
+HINT_MAX: Final = 4096
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of an object. made: False when there was one of that key already; record: number and kind, of a record."""
+
+    made: bool
+    record: tuple[int, str] | None = None
+
+
+class Gate(Protocol):
+    """What may be seen of a store, what may come into it, and what may go."""
+
+    def knows(self, key: str) -> bool:
+        """Whether an object of this key can be one of the store's; others are not to be seen."""
+        ...
+
+    def most(self, key: str) -> int:
+        """The bytes that an object of this key may have. Rejected for a key that nothing may have."""
+        ...
+
+    def examine(self, key: str, read: Read, size: int, hashed: bytes, rights: Container[str]) -> tuple[int, str] | None:
+        """Rejected unless these bytes may be the object of this key; (number, kind) of a record."""
+        ...
+
+    def may_go(self, keys: Sequence[str]) -> None:
+        """Rejected unless all of these objects may be deleted."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held."""
+        ...
+
+
+class Verifying:
+    """The gate of a packed target: only what is whole, true and in its place comes in, and only what a prune named goes."""
+
+    def __init__(self, store: MaintainedStore, uuid: str, cache: Path | None) -> None:
+        self._store, self._uuid, self._cache = store, uuid, cache
+        self._examiner = Examiner(store)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
+        self._clerk: Clerk | None = None
+        self._newest_prune = 0
+
+    def knows(self, key: str) -> bool:
+        """See `Gate`."""
+        return key in (MIRROR_KEY, LATEST_KEY) or record_number(key) is not None or ObjectName.parse(key) is not None
+
+    def most(self, key: str) -> int:
+        """See `Gate`."""
+        if key == LATEST_KEY:
+            return HINT_MAX
+        if record_number(key) is not None:
+            return RECORD_MAX
+        name = ObjectName.parse(key)
+        if name is None:
+            why = "a target is made where the server is, with `mirror init`" if key == MIRROR_KEY else "no object has this key"
+            raise Rejected(why)
+        return MOST[name.place]
+
+    def examine(self, key: str, read: Read, size: int, hashed: bytes, rights: Container[str]) -> tuple[int, str] | None:
+        """See `Gate`."""
+        if key == LATEST_KEY:
+            return None
+        number = record_number(key)
+        if number is not None:
+            data = read(0, size)
+            record = self._thread.submit(lambda: self._records().judge(number, data, rights)).result()
+            if record is None and self._store.size(key) is None:
+                raise Rejected("the log goes on beyond it, and it is not there: have `mirror verify` look at the target")
+            return (record.number, record.kind) if record else None
+        name = ObjectName.parse(key)
+        assert name
+        if name.epoch > self._newest_prune:
+            self._newest_prune = self._thread.submit(self._epoch).result()
+            if name.epoch > self._newest_prune:
+                raise Rejected(f"its epoch is {name.epoch}, and the newest prune record is {self._newest_prune}", "behind")
+        self._examiner.examine(name, read, size, hashed)
+        return None
+
+    def may_go(self, keys: Sequence[str]) -> None:
+        """See `Gate`."""
+        doomed = self._thread.submit(lambda: self._records().doomed(keys)).result()
+        if len(doomed) < len(keys):
+            spared = next(key for key in keys if key not in doomed)
+            raise Rejected(f"no prune record has named {spared}")
+
+    def close(self) -> None:
+        """See `Gate`."""
+        if self._clerk:
+            self._thread.submit(self._clerk.close).result()
+        self._thread.shutdown()
+
+    def _records(self) -> Clerk:
+        self._clerk = self._clerk or Clerk(self._store, self._uuid, self._cache)
+        return self._clerk
+
+    def _epoch(self) -> int:
+        head = self._records().head()
+        return head.epoch if head else 0
+
+
+class Held:
+    """One target of a server."""
+
+    def __init__(self, name: str, store: FolderStore, gate: Gate) -> None:
+        self.name, self.store, self._gate = name, store, gate
+
+    def knows(self, key: str) -> bool:
+        """Whether an object of this key may be asked for."""
+        return self._gate.knows(key)
+
+    def may_come(self, key: str, rights: Container[str]) -> int:
+        """The bytes that an object of this key may have. Rejected when nobody, or not this key's owner, may write it."""
+        if APPEND not in rights:
+            raise Rejected("the key has not the right append", "rights")
+        return self._gate.most(key)
+
+    def receive(self, key: str, draft: Draft, hashed: Hash, rights: Container[str]) -> Imported:
+        """Examine what lies in the draft and make it the object of this key. Rejected."""
+        if self.store.size(key) is not None:
+            return Imported(False)
+        record = self._gate.examine(key, draft.read, draft.size, hashed.digest(), rights)
+        if self.store.size(key) is not None:  # somebody else's came meanwhile
+            return Imported(False)
+        return Imported(draft.publish(key), record)
+
+    def hint(self, key: str, data: bytes) -> None:
+        """Replace the hint. Rejected for another key."""
+        if key != LATEST_KEY:
+            raise Rejected("only the hint latest.json is ever overwritten: say If-None-Match: *")
+        self.store.put_hint(key, data)
+
+    def page(self, prefix: str, after: str, most: int) -> tuple[list[Stat], bool]:
+        """(the first objects below a prefix whose keys come after that one, in order; whether there are more)."""
+        seen = (stat for stat in self.store.list(prefix) if stat.key > after and self._gate.knows(stat.key))
+        found = nsmallest(most + 1, seen)
+        return found[:most], len(found) > most
+
+    def delete(self, keys: Sequence[str], rights: Container[str]) -> None:
+        """Delete objects that a prune record has named. Rejected."""
+        if PRUNE not in rights:
+            raise Rejected("the key has not the right prune", "rights")
+        self._gate.may_go(keys)
+        self.store.delete(keys)
+
+    def close(self) -> None:
+        """Give back what is held."""
+        self._gate.close()
+
+
+class NotHeld(Exception):
+    """There is a folder of that name, and it cannot be used. The text says why."""
+
+
+class Holding:
+    """All the targets below a root. gates: what makes the gate of a store; a parameter for tests of the protocol alone."""
+
+    def __init__(
+        self, root: str, cache: Path | None, gates: Callable[[MaintainedStore, str, Path | None], Gate] = Verifying
+    ) -> None:
+        self.root = os.path.abspath(root)
+        self._cache, self._gates = cache, gates
+        self._finding = threading.Lock()
+        self._held: dict[str, tuple[tuple[int, int], Held]] = {}
+
+    def find(self, name: str) -> Held | None:
+        """The target of that name, None where there is none. NotHeld."""
+        if not _NAME.fullmatch(name):
+            return None
+        folder = os.path.join(self.root, name)
+        try:
+            found = os.stat(os.path.join(folder, MIRROR_KEY))
+        except OSError:
+            if os.path.lexists(os.path.join(folder, STORE, MIRROR_KEY)):
+                raise NotHeld("it is a tree, and a tree cannot be received over HTTP yet: make a packed target") from None
+            return None
+        same = (found.st_ino, found.st_mtime_ns)  # a target that was made anew is another one
+        with self._finding:
+            known = self._held.get(name)
+            if known and known[0] == same:
+                return known[1]
+            if known:
+                known[1].close()
+            held = self._open(name, folder)
+            self._held[name] = same, held
+            return held
+
+    def names(self) -> list[str]:
+        """The targets that there are now."""
+        try:
+            folders = sorted(name for name in os.listdir(self.root) if _NAME.fullmatch(name))
+        except OSError:
+            return []
+        return [name for name in folders if os.path.isfile(os.path.join(self.root, name, MIRROR_KEY))]
+
+    def _open(self, name: str, folder: str) -> Held:
+        store = FolderStore(folder)
+        try:
+            info = read_info(store)
+        except DamageError as error:
+            raise NotHeld(f"its mirror.json is damaged: {error.why}") from None
+        except MirrorError as error:
+            raise NotHeld(error.why) from None
+        if info is None or info["layout"] != PACKED:
+            raise NotHeld("it is the store of a tree: only packed targets can be received over HTTP yet")
+        cache = self._cache / "served" / str(info["uuid"]) if self._cache else None
+        return Held(name, store, self._gates(store, str(info["uuid"]), cache))
+
+    def close(self) -> None:
+        """Give back what is held."""
+        for _, held in self._held.values():
+            held.close()

@@ -1,0 +1,122 @@
+"""Receiving: the targets below a folder, for clients with keys, until a signal comes.
+
+    receive("/srv/mirrors", ReceiveOptions(keys="/etc/mirror/keys.json"), Job("serve"))
+
+Owns what must be right before anybody is let in (root, keys, certificate, plain HTTP only on this machine unless it is asked for),
+and what is said of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mirror.access import KeyFile
+from mirror.errors import UsageError
+from mirror.events import Job, Notice, RunStarted
+from mirror.serve.holding import Holding, Verifying
+from mirror.webclient.address import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mirror.serve.holding import Gate
+    from mirror.store import MaintainedStore
+
+LISTEN: Final = ("127.0.0.1", 8750)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveOptions:
+    """keys: the server's file of keys. listen: (host, port), port 0 for any that is free. certificate, private_key: PEM files for
+    TLS. insecure: plain HTTP beyond this machine. max_body: bytes of an object; imports: objects that are examined at once, eight
+    times as many may arrive; client_timeout: seconds that a client may be silent; min_free, min_free_percent: what must stay free
+    on the disk, the larger of the two. cache: where indexes of what is there are kept from one run to the next."""
+
+    keys: str
+    listen: tuple[str, int] = LISTEN
+    certificate: str = ""
+    private_key: str = ""
+    insecure: bool = False
+    max_body: int = 128 << 20
+    imports: int = 4
+    client_timeout: float = 30.0
+    min_free: int = 256 << 20
+    min_free_percent: float = 0.0
+    cache: Path | None = None
+
+
+@dataclass
+class ReceiveReport:
+    """How a run went. answers: to all requests; refusals: of these; imported: objects that are new; targets: that it ended with."""
+
+    root: str = ""
+    url: str = ""
+    answers: int = 0
+    refusals: int = 0
+    imported: int = 0
+    seconds: float = 0.0
+    targets: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0: to be stopped is how a server ends."""
+        return 0
+
+
+def receive(
+    root: str,
+    options: ReceiveOptions,
+    job: Job,
+    gates: Callable[[MaintainedStore, str, Path | None], Gate] = Verifying,
+) -> ReceiveReport:
+    """Hold the targets below `root` for clients, until a signal comes. UsageError, AuthError before anybody is let in."""
+    try:
+        from mirror.serve import protocol, running
+    except ImportError as error:
+        name = (error.name or "starlette").partition(".")[0]
+        hint = "install it with: pip install 'mirror-snapshot[serve]'"
+        raise UsageError("cannot serve", why=f"{name} is missing, which the extra `serve` brings", hint=hint) from None
+    began, root = time.monotonic(), os.path.abspath(root)
+    _check(root, options)
+    if options.certificate:
+        running.check_tls(options.certificate, options.private_key)
+    keys = KeyFile(options.keys)
+    keys.keys()
+    limits = protocol.Limits(
+        options.max_body, 8 * options.imports, options.imports, options.client_timeout, options.min_free, options.min_free_percent
+    )
+    job.say(RunStarted("serve", "", root))
+    with closing(Holding(root, options.cache, gates)) as holding, closing(running.listen(*options.listen)) as listener:
+        app = protocol.Protocol(holding, keys, limits, lambda kind, text: job.say(Notice(kind, text)))
+        host, port = options.listen[0], listener.getsockname()[1]
+        scheme = "https" if options.certificate else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        with closing(app):
+            running.run(
+                app,
+                listener,
+                options.certificate,
+                options.private_key,
+                options.client_timeout,
+                lambda: job.say(Notice("listening", f"listening on {url}, {len(holding.names())} targets")),
+            )
+        report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names())
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _check(root: str, options: ReceiveOptions) -> None:
+    """UsageError for what cannot be served, or not like this."""
+    if not os.path.isdir(root):
+        raise UsageError("cannot serve", where=root, why="it is no folder", hint="name the folder that holds the targets")
+    if options.private_key and not options.certificate:
+        raise UsageError("cannot use --keyfile", where=options.private_key, why="there is no --certfile", hint="give both")
+    if not options.certificate and not options.insecure and not is_loopback(options.listen[0]):
+        why = "plain HTTP shows everybody on the way what is mirrored"
+        hint = "give --certfile and --keyfile, listen on 127.0.0.1 behind a proxy with TLS, or accept that with --insecure"
+        raise UsageError("cannot listen on", where=f"{options.listen[0]}:{options.listen[1]}", why=why, hint=hint)
