@@ -229,6 +229,7 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
     """How to reach a store."""
     from mirror.store import StoreSpec
     from mirror.store.aws import with_environment
+    from mirror.store.dav_access import with_login
 
     spec = StoreSpec(
         url,
@@ -237,8 +238,10 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
         profile=asked.text("profile"),
         bandwidth=asked.size("bwlimit") or 0,
         transfers=asked.whole("transfers", StoreSpec("").transfers, least=1),
+        insecure=asked.switch("insecure"),
+        single_writer=asked.switch("single_writer"),
     )
-    return with_environment(spec, os.environ)
+    return with_login(with_environment(spec, os.environ), os.environ)
 
 
 def target_spec(text: str | os.PathLike[str], asked: Settings, say: Callable[[str, str], None]) -> TargetSpec:

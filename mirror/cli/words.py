@@ -97,6 +97,10 @@ REACH: Final = (
     *ACCESS,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
     Flag("transfers", "requests to the store in flight (default 8)", "N"),
+    Flag("insecure", "accept plain http to another machine, where everybody on the way can read and change what is sent"),
+)
+SINGLE_WRITER: Final = Flag(
+    "single-writer", "write to a WebDAV server that cannot keep two writers apart: you vouch that there is only ever one"
 )
 WORKERS: Final = Flag("workers", "processes that share the work of a large run; 0: none but this one (default 2)", "N")
 MAX_DURATION: Final = Flag("max-duration", "stop after so long, such as 2h; progress is kept, exit 10", "TIME")
@@ -204,6 +208,7 @@ SYNC: Final = Verb(
         *LEASES,
         Flag("release", "go on although `mirror rollback` holds the target (exit 11 without this); the hold is over then"),
         PUBLIC,
+        SINGLE_WRITER,
         WORKERS,
         CHANGES,
         *REACH,
@@ -217,7 +222,7 @@ INIT: Final = Verb(
     """Make an empty target.
 
     `sync` does that too; this is for making it with other rights, or ahead of time. Does nothing when it is there.""",
-    (*MAKING, *REACH, *REPORTS),
+    (*MAKING, SINGLE_WRITER, *REACH, *REPORTS),
 )
 
 RESTORE: Final = Verb(
@@ -275,6 +280,7 @@ ROLLBACK: Final = Verb(
         MIN_FREE,
         WAIT,
         *LEASES,
+        SINGLE_WRITER,
         WORKERS,
         CHANGES,
         *REACH,

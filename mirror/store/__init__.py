@@ -14,7 +14,7 @@ A store crosses to worker processes as its `StoreSpec`, opened again there by `m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 Data = bytes | bytearray | memoryview
@@ -85,13 +85,17 @@ class MaintainedStore(WritableStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreSpec:
-    """What it takes to open a store, picklable: URL plus the client's settings (never a secret: those stay in the
+    """What it takes to open a store, picklable: URL plus the client's settings (no secret but `dav_password`: those stay in the
     environment and in the profile, which workers share).
 
-    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, or `memory://NAME` (one process, tests). endpoint_url,
-    region, profile: as boto3 means them. static_credentials: the environment holds keys, and no file has anything to add to
-    them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for
-    no limit. transfers: requests in flight.
+    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `dav+https://host/path`, or `memory://NAME` (one process,
+    tests). endpoint_url, region, profile: as boto3 means them. static_credentials: the environment holds keys, and no file has
+    anything to add to them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes
+    a second, 0 for no limit. transfers: requests in flight.
+
+    insecure: plain http to another machine is accepted. Of WebDAV: single_writer, the caller vouches that nobody else writes there;
+    dav_user and dav_password, as the environment has them (config.py alone reads it; they are neither shown nor stored, and cross
+    to this run's own workers); netrc, the file to look into where it has none.
     """
 
     url: str
@@ -101,3 +105,8 @@ class StoreSpec:
     static_credentials: bool = False
     bandwidth: int = 0
     transfers: int = 8
+    insecure: bool = False
+    single_writer: bool = False
+    dav_user: str = ""
+    dav_password: str = field(default="", repr=False)
+    netrc: str = ""

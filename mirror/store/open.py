@@ -13,7 +13,7 @@ from mirror.errors import UsageError
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.wrap import LimitedStore
 
-KNOWN = "a folder, file://, s3://, gs://, az://, memory://"
+KNOWN = "a folder, file://, s3://, gs://, az://, dav+https://, memory://"
 
 
 def open_store(spec: StoreSpec) -> MaintainedStore:
@@ -41,6 +41,10 @@ def normalise_url(url: str) -> str:
                 "cannot use", where=url, why="a file:// URL has three slashes and an absolute path", hint="write file:///path"
             )
         return os.path.abspath(unquote(rest.removeprefix(parts.netloc), errors="surrogateescape"))
+    if scheme in ("dav+https", "dav+http"):
+        from mirror.webclient.address import base_url
+
+        return f"dav+{base_url(url.removeprefix('dav+'))}"
     if scheme not in ("s3", "gs", "az", "memory"):
         raise UsageError("cannot use", where=f"{scheme}://", why="stores of this kind are not known", hint=f"known are {KNOWN}")
     if "@" in rest.partition("/")[0]:
@@ -62,6 +66,10 @@ def _open(spec: StoreSpec, url: str) -> MaintainedStore:
         return MemoryStore.named(rest)
     from dataclasses import replace
 
+    if scheme in ("dav+https", "dav+http"):
+        from mirror.store.dav import DavStore
+
+        return DavStore(replace(spec, url=url))
     from mirror.store.s3 import BucketStore
 
     return BucketStore(replace(spec, url=url))
