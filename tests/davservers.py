@@ -17,6 +17,7 @@ import subprocess
 import sysconfig
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -25,12 +26,14 @@ from xml.etree import ElementTree
 
 from nginx import Nginx
 from servers import Answer, free_ports, weed_binary
+from webservers import Asked, Say, WebServer
 
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
 
 USER, PASSWORD = "mirror-test", "mirror-test-password: ü"
 START_SECONDS = 30
+LOST = "lost"
 DAV_BLOCK = """server {
     listen 80;
     root /srv/www;
@@ -222,3 +225,31 @@ class WeedDav(_Started):
     def command(self) -> list[str]:
         cache = f"-cacheDir={self.folder}"
         return [weed_binary(), "webdav", f"-port={self.port}", "-ip.bind=127.0.0.1", f"-filer={self.filer}", cache]
+
+
+def between(server: DavServer, twist: Callable[[Asked], Say | str | None], host: str = "") -> WebServer:
+    """Somebody between us and a real server: `twist` gives his own answer, None to pass the request on, or LOST to pass it on and
+    never say what came of it. host: what he tells the server that it is called, where that is not the name we have for it."""
+
+    def speak(asked: Asked) -> Say:
+        said = twist(asked)
+        if isinstance(said, Say):
+            return said
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        try:
+            connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in (asked.headers | ({"host": host} if host else {})).items():
+                connection.putheader(name, value)
+            connection.endheaders(asked.body or None)
+            got = connection.getresponse()
+            body = got.read()
+        finally:
+            connection.close()
+        if said == LOST:
+            return Say(hang_up=True)
+        dropped = ("connection", "transfer-encoding", "content-length")
+        kept = {name: value for name, value in got.getheaders() if name.lower() not in dropped}
+        length = int(got.headers.get("Content-Length", 0)) if asked.method == "HEAD" else None
+        return Say(got.status, body, kept, length)
+
+    return WebServer(speak)

@@ -26,7 +26,7 @@ from mirror.store import Data, Stat, StoreSpec
 from mirror.store.dav_access import login_for
 from mirror.store.dav_claims import Claims
 from mirror.store.dav_probe import ALONE, MKCOL, Findings, probe, record, recorded
-from mirror.store.dav_server import DavServer, Moved
+from mirror.store.dav_server import LOCK_SECONDS, DavServer, Moved
 from mirror.store.leftovers import is_abandoned, temporary_name
 
 OWN = ".mirror-dav/"
@@ -36,10 +36,16 @@ _FOLDERS_AT_ONCE = 8
 
 
 class DavStore:
-    """A MaintainedStore below a URL of a WebDAV server."""
+    """A MaintainedStore below a URL of a WebDAV server. `lock_seconds`, for tests: how long another's lock is borne."""
 
-    def __init__(self, spec: StoreSpec) -> None:
-        self._server = DavServer(spec.url.removeprefix("dav+"), login_for(spec), insecure=spec.insecure, connections=spec.transfers)
+    def __init__(self, spec: StoreSpec, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._server = DavServer(
+            spec.url.removeprefix("dav+"),
+            login_for(spec),
+            insecure=spec.insecure,
+            connections=spec.transfers,
+            lock_seconds=lock_seconds,
+        )
         self._claims = Claims(self._server, _CLAIMS, self._stage)
         self._alone = spec.single_writer
         self._way = ""
@@ -89,16 +95,18 @@ class DavStore:
         return Stat(key, size)
 
     def create(self, key: str, data: Data) -> bool:
+        is_content = ObjectName.parse(_checked(key)) is not None
         way = self._found_way()
-        if way == MKCOL and ObjectName.parse(_checked(key)) is None:
+        if way == MKCOL and not is_content:
             return self._claims.create(key, data)
         if way == ALONE and self._server.size(key) is not None:
             return False
         return self._move_in(self._stage(data), key, data)
 
     def put_hint(self, key: str, data: Data) -> None:
+        _checked(key)
         self._found_way()
-        self._server.make_folders(_checked(key))
+        self._server.make_folders(key)
         if self._server.move(self._stage(data), key, overwrite=True) is not Moved.DONE:
             raise self._not_moved(key)
 

@@ -56,13 +56,22 @@ class DavServer:
     http to another machine is accepted. called: what the server calls itself, known behind the first `make`. Any thread may use
     it."""
 
-    def __init__(self, url: str, login: tuple[str, str] = ("", ""), *, insecure: bool = False, connections: int = 8) -> None:
+    def __init__(
+        self,
+        url: str,
+        login: tuple[str, str] = ("", ""),
+        *,
+        insecure: bool = False,
+        connections: int = 8,
+        lock_seconds: float = LOCK_SECONDS,
+    ) -> None:
         self._web = base_url(url)
         parts = urlsplit(self._web)
         # From the host's root on: a folder's own URL ends in a slash, which the client's would not.
         root = f"{parts.scheme}://{parts.netloc}"
         self._client = WebClient(root, sign=_basic(*login), insecure=insecure, connections=connections)
         self._folder = f"{parts.path}/".lstrip("/")
+        self._lock_seconds = lock_seconds
         # These only ever change once, so threads may race.
         self._lists, self._short_destination = True, False
         self._known: set[str] = set()
@@ -114,7 +123,7 @@ class DavServer:
         where = self.where(folder)
         if self._lists:
             with (
-                self._hinted(),
+                self._named(folder),
                 self._client.stream(
                     "PROPFIND", self._path(folder), what="cannot list", limit=BYTES_MAX,
                     headers=_ASKING | {"Depth": "1"}, body=WANTED, accept=(207, *_NO_PROPFIND),
@@ -211,9 +220,9 @@ class DavServer:
         headers: Mapping[str, str] | None = None,
         body: Data | None = None,
     ) -> Answer:
-        give_up, pause = time.monotonic() + LOCK_SECONDS, 0.02
+        give_up, pause = time.monotonic() + self._lock_seconds, 0.02
         while True:
-            with self._hinted():
+            with self._named(path):
                 answer = self._client.request(
                     method, self._path(path), what=what, limit=limit, headers=headers, body=body, accept=(*accept, 423)
                 )
@@ -228,11 +237,12 @@ class DavServer:
         return self._folder + quote(path)
 
     @contextmanager
-    def _hinted(self) -> Iterator[None]:
+    def _named(self, path: str) -> Iterator[None]:
+        """The client's errors, about the place that was asked for."""
         try:
             yield
         except MirrorError as error:
-            error.where = f"dav+{error.where}" if error.where.startswith("http") else error.where
+            error.where = self.where(path)
             if isinstance(error, AuthError):
                 error.hint = "check MIRROR_DAV_USER and MIRROR_DAV_PASSWORD (or ~/.netrc), and what that user may do there"
             raise
