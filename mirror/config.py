@@ -246,13 +246,14 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
 
 def target_spec(text: str | os.PathLike[str], asked: Settings, say: Callable[[str, str], None]) -> TargetSpec:
     """How to reach a target. say: told (kind, text) when there is nowhere to keep what the next run could use."""
+    from mirror.store.dav_access import with_login
     from mirror.store.open import normalise_url
     from mirror.target import TargetSpec
 
     named = asked.text("store")
     store = normalise_url(url_of(named, "--store")) if named else ""
-    # A store on S3 that a live folder names is reached by what is known here of S3.
-    apart = replace(store_spec(store or "s3://", asked), url=store)
+    # A store on S3, or on WebDAV, that a live folder names is reached by what is known here of those.
+    apart = with_login(replace(store_spec(store or "s3://", asked), url=store), os.environ)
     return TargetSpec(store_spec(normalise_url(url_of(text, "TARGET")), asked), cache_folder(asked, say), apart)
 
 

@@ -13,8 +13,9 @@ from mirror.store import StoreSpec
 
 
 def with_login(spec: StoreSpec, environment: Mapping[str, str]) -> StoreSpec:
-    """The spec with what the environment says of a login. Pure: config.py hands it the environment."""
-    if not spec.url.startswith("dav+"):
+    """The spec with what the environment says of a login, where it is for WebDAV or its URL is still to come. Pure: config.py hands
+    it the environment."""
+    if spec.url and not spec.url.startswith("dav+"):
         return spec
     user, password = environment.get("MIRROR_DAV_USER", ""), environment.get("MIRROR_DAV_PASSWORD", "")
     if password and not user:
