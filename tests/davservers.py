@@ -1,4 +1,5 @@
-"""Real WebDAV servers for tests: nginx with its dav module, `rclone serve webdav`, and `weed webdav` on a SeaweedFS that runs.
+"""Real WebDAV servers for tests: nginx with the block of docs/webdav.md, `rclone serve webdav`, and `weed webdav` on a SeaweedFS
+that runs.
 
 They listen on 127.0.0.1, on ports that were free a moment ago, in folders of their own, and are stopped by the process id that we
 started. `raw` asks past everything that is tested.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -34,17 +36,11 @@ from mirror.store.open import open_store
 USER, PASSWORD = "mirror-test", "mirror-test-password: ü"
 START_SECONDS = 30
 LOST = "lost"
-DAV_BLOCK = """server {
-    listen 80;
-    root /srv/www;
-    client_max_body_size 0;
-    location / {
-        dav_methods PUT DELETE MKCOL MOVE;
-        autoindex on;
-        autoindex_format json;
-    }
-}
-"""
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "webdav.md"
+(_BLOCK,) = re.findall(r"^```nginx\n(server \{.*?^\})\n```$", PAGE.read_text("utf-8"), flags=re.S | re.M)
+DAV_BLOCK = str(_BLOCK).replace(
+    "root /srv/dav;", "root /srv/www;"
+)  # as the page has it; tests/nginx.py replaces that of hosting.md
 
 
 class DavServer:

@@ -92,7 +92,11 @@ ACCESS: Final = (
 )
 REACH: Final = (
     CONFIG,
-    Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),
+    Flag(
+        "store",
+        "the store of a tree, where it is not in its .mirror: another folder, s3://bucket/prefix, dav+https://host/path",
+        "STORE",
+    ),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
@@ -164,9 +168,9 @@ SYNC: Final = Verb(
     ("SRC", "TARGET"),
     """Make the target's newest snapshot what the site SRC is now.
 
-    SRC is a folder, s3://bucket/prefix, or any fsspec URL; TARGET a folder or s3://bucket/prefix. What is in SRC is mirrored, a
-    slash at the end never matters. What the target has already is not sent; when nothing changed, nothing is written. If the run
-    dies, give the same command again: it goes on where it was.""",
+    SRC is a folder, s3://bucket/prefix, or any fsspec URL; TARGET a folder, s3://bucket/prefix or dav+https://host/path. What is in
+    SRC is mirrored, a slash at the end never matters. What the target has already is not sent; when nothing changed, nothing is
+    written. If the run dies, give the same command again: it goes on where it was.""",
     (
         *MAKING,
         DRY_RUN,
