@@ -88,7 +88,14 @@ def test_two_syncs_at_once(dav: DavServer, place: str, tmp_path: Path) -> None:
     assert dav.names(place.removeprefix(dav.url) + "/.mirror-dav/tmp/") == {}
 
 
-def test_syncs_that_are_killed(dav: DavServer, place: str, site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nginx", *(pytest.param(each, marks=pytest.mark.long) for each in ("rclone", "weed"))])
+def test_syncs_that_are_killed(
+    dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    dav = dav_servers(name)
+    for variable, value in dav.environment.items():
+        monkeypatch.setenv(variable, value)
+    place = f"{dav.url}{dav.new_place()}"
     chance = random.Random(dav.name)
     killed = 0
     for number in range(1, 5):
