@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -25,6 +25,7 @@ from mirror.keys import ObjectName
 from mirror.store import Data, Stat, StoreSpec
 from mirror.store.dav_access import login_for
 from mirror.store.dav_claims import Claims
+from mirror.store.dav_listing import Listed
 from mirror.store.dav_probe import ALONE, MKCOL, Findings, probe, record, recorded
 from mirror.store.dav_server import LOCK_SECONDS, DavServer, Moved
 from mirror.store.leftovers import is_abandoned, temporary_name
@@ -33,6 +34,8 @@ OWN = ".mirror-dav/"
 _TEMPORARY, _CLAIMS = f"{OWN}tmp/", f"{OWN}claims/"
 _DEEPEST = 16  # folders of a store are three deep; a hostile server's need not end
 _FOLDERS_AT_ONCE = 8
+_LARGE = 1 << 16
+Names = list[str]  # in the class below `list` is a method
 
 
 class DavStore:
@@ -72,22 +75,35 @@ class DavStore:
         return self._server.size(_checked(key))
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        folders = []
+        below: Names = []
         with suppress(NotFound):
-            for each in self._server.list(prefix):
-                if not each.is_folder:
-                    yield self._stat(prefix + each.name, each.size)
-                elif f"{prefix}{each.name}/" != OWN:
-                    folders.append(f"{prefix}{each.name}/")
-        if prefix.count("/") < _DEEPEST:
-            yield from self._below(folders)
+            yield from self._objects(prefix, self._server.list(prefix), below)
+        yield from self._walk(below)
 
-    def _below(self, folders: Sequence[str]) -> Iterator[Stat]:
-        """What is in these folders, some of them asked about at once: packs are in 256 of them."""
+    def _walk(self, folders: Sequence[str]) -> Iterator[Stat]:
+        """What is below these folders. Some are asked about at once, for packs are in 256 of them; no more than these is held."""
         with ThreadPoolExecutor(_FOLDERS_AT_ONCE) as pool:
             for start in range(0, len(folders), _FOLDERS_AT_ONCE):
-                for found in pool.map(lambda each: list(self.list(each)), folders[start : start + _FOLDERS_AT_ONCE]):
-                    yield from found
+                some = folders[start : start + _FOLDERS_AT_ONCE]
+                for folder, found in zip(some, pool.map(self._listed, some), strict=True):
+                    below: Names = []
+                    yield from self._objects(folder, found, below)
+                    if folder.count("/") < _DEEPEST:
+                        yield from self._walk(below)
+
+    def _listed(self, folder: str) -> Sequence[Listed]:
+        try:
+            return list(self._server.list(folder))
+        except NotFound:
+            return []
+
+    def _objects(self, folder: str, found: Iterable[Listed], below: Names) -> Iterator[Stat]:
+        """The objects among what is in a folder; its folders are put into `below`."""
+        for each in found:
+            if not each.is_folder:
+                yield self._stat(folder + each.name, each.size)
+            elif f"{folder}{each.name}/" != OWN:
+                below.append(f"{folder}{each.name}/")
 
     def _stat(self, key: str, size: int | None) -> Stat:
         if size is None:
@@ -99,7 +115,8 @@ class DavStore:
         way = self._found_way()
         if way == MKCOL and not is_content:
             return self._claims.create(key, data)
-        if way == ALONE and self._server.size(key) is not None:
+        # Where it matters, what is there is not sent again only to be refused.
+        if (way == ALONE or len(data) > _LARGE) and self._server.size(key) is not None:
             return False
         return self._move_in(self._stage(data), key, data)
 

@@ -455,6 +455,36 @@ def test_a_name_of_nginx_leads_nowhere() -> None:
         assert list(open_store(StoreSpec(f"dav+{server.url}/x")).list("log/")) == [Stat("log/fine", 1)]
 
 
+def quota(free: str, used: str = "") -> bytes:
+    numbers = f"<m:quota-available-bytes>{free}</m:quota-available-bytes><m:quota-used-bytes>{used}</m:quota-used-bytes>"
+    return told(SELF.replace("<m:getcontentlength>", f"{numbers}<m:getcontentlength>"))
+
+
+@pytest.mark.parametrize(
+    ("say", "room"),
+    [
+        (Say(207, quota("1000", "24")), (1000, 1024)),
+        (Say(207, quota("1000")), (1000, 1000)),
+        (Say(207, quota("-1", "24")), None),
+        (Say(207, told(SELF)), None),
+        (Say(405), None),
+        (Say(404), None),
+    ],
+)
+def test_room_is_known_where_the_server_tells_it(say: Say, room: tuple[int, int] | None) -> None:
+    with WebServer(lambda _: say) as server:
+        assert open_store(StoreSpec(f"dav+{server.url}/x/log")).free_bytes() == room
+
+
+def test_what_is_there_is_not_sent_again(dav_servers: Callable[[str], DavServer], through: Through) -> None:
+    sent: list[int] = []
+    server = dav_servers("nginx")
+    store = open_store(through(server, server.new_place(), lambda asked: sent.append(len(asked.body))))
+    assert store.create(KEY, bytes(100_000)) is True
+    assert store.create(KEY, bytes(100_000)) is False
+    assert [size for size in sent if size > 10_000] == [100_000]
+
+
 # URLs and logins
 
 
