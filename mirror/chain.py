@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from mirror import log
 from mirror.errors import DamageError, NotFound
-from mirror.keys import LOG_PREFIX, record_key, record_number
+from mirror.keys import record_key
 from mirror.manifest import Ref
 from mirror.store import ReadableStore
 
@@ -45,7 +45,7 @@ class Chain:
 
     def read(self) -> None:
         """Read it all, oldest first. Only what is live is kept in memory. UsageError where a newer mirror is needed."""
-        numbers = sorted({n for stat in self.store.list(LOG_PREFIX) if (n := record_number(stat.key))})
+        numbers = log.numbers(self.store)
         for before, after in pairwise([0, *numbers]):
             if after > before + 1:
                 missing = record_key(before + 1) + (f" to {record_key(after - 1)}" if after > before + 2 else "")

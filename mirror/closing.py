@@ -107,7 +107,8 @@ class Closing:
             "finished": write_time(datetime.now(UTC)),
         }
         snapshot = self._append(head, lambda base: log.draft(
-            log.SNAPSHOT, self.works.target.uuid, base, self._live(base).plus(base.number + 1), **members))  # fmt: skip
+            log.SNAPSHOT, self.works.target.uuid, base, self._live(base).plus(base.number + 1), **members,
+            **self.works.names(base)))  # fmt: skip
         self.works.job.say(SnapshotCommitted(snapshot.number))
         return snapshot
 
@@ -202,7 +203,8 @@ class Closing:
         changes.describe_folders((folder for step in steps.gone for folder in folders_of(step)), snapshot.standing)
         works.live.settle()
         self._append(head, lambda base: log.draft(
-            log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner))  # fmt: skip
+            log.DONE, works.target.uuid, base, base.live, snapshot=snapshot.number, owner=self.owner,
+            **works.names(base)))  # fmt: skip
 
     def _pack_last_copies(self, steps: Steps, changes: Changes) -> set[bytes]:
         """Moved content was not packed, since it is elsewhere in the tree. Where it is no more, it is packed now. Gives the paths

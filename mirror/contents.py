@@ -23,7 +23,7 @@ from mirror.differ import diff, diff_site
 from mirror.errors import DamageError, UsageError
 from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, ProblemFound, RunStarted
 from mirror.hold import hold_of
-from mirror.keys import LOG_PREFIX, record_key, record_number, show
+from mirror.keys import record_key, show
 from mirror.manifest import Entry, File, Page, Symlink, fingerprint_hex, split_ids
 from mirror.pick import Reading
 from mirror.target import TargetSpec
@@ -77,7 +77,7 @@ def snapshots(target: TargetSpec, job: Job | None = None) -> list[SnapshotLine]:
         if hold := hold_of(reading.head):
             job.say(Notice("held", f"a sync stops here (exit 11), until one with --release: {hold}"))
         live = reading.head.live if reading.head else log.Live()
-        there = log.Live.of(sorted(n for stat in reading.store.list(LOG_PREFIX) if (n := record_number(stat.key)) and n in live))
+        there = log.Live.of(number for number in log.numbers(reading.store) if number in live)
         for number in there:
             try:
                 found.append(_line(reading.pick(str(number))))

@@ -16,7 +16,7 @@ from blake3 import blake3
 from mirror import log
 from mirror.chunking import AVERAGES, ChunkId, chunk_class, identify
 from mirror.compare import kind_of, same_list
-from mirror.errors import DamageError, NotFound
+from mirror.errors import DamageError, NoListing, NotFound
 from mirror.events import Advanced, Job, Problem
 from mirror.keys import STORE, show
 from mirror.manifest import Entry, File, Page, Ref, Symlink
@@ -68,9 +68,15 @@ class LiveCheck:
 
     def _compare(self, newest: Ref) -> None:
         matcher = Matcher(Filter((("exclude", f"/{STORE}"),), ignore_files=False))
+        try:
+            seen = self._site.scan(matcher)
+        except NoListing:
+            for known in self._entries(newest):
+                self._ask_for(known)
+            return
         entries = self._entries(newest)
         entry = next(entries, None)
-        for here in self._site.scan(matcher):
+        for here in seen:
             while entry is not None and entry.path < here.path:
                 self._missing(entry)
                 entry = next(entries, None)
@@ -81,6 +87,23 @@ class LiveCheck:
         while entry is not None:
             self._missing(entry)
             entry = next(entries, None)
+
+    def _ask_for(self, entry: Entry) -> None:
+        """Look at a file of a place that cannot be listed, so nobody knows what else is there."""
+        assert isinstance(entry, File)
+        size = entry.size
+        if not self.reads(entry.path):
+            try:
+                content = self._site.open(entry.path)
+                content.stream.close()
+                size = content.size
+            except NotFound:
+                self._missing(entry)
+                return
+            except OSError as error:
+                self.on_problem(Problem(show(entry.path), "unreadable", error.strerror or str(error)))
+                return
+        self._look(Found(entry.path, FILE, size), entry)
 
     def look_at_wholes(self, wholes: dict[bytes, str], damaged: Callable[[str, str], None]) -> None:
         """Take in what a bucket keeps whole; each is read, as its name does not say how its chunks are cut, for each way to cut.

@@ -13,12 +13,15 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mirror.envelope import check_format, sealed_json, unsealed_json
 from mirror.errors import DamageError, NotFound, TargetMissingError, UsageError
 from mirror.keys import STORE, STORE_KEY
+from mirror.store import StoreSpec
 from mirror.store.fs import TEMPORARY, FolderStore
+from mirror.store.open import normalise_url
 
 _LARGEST = 1 << 20
 _UUID = re.compile(r"[0-9a-f]{32}")
@@ -52,6 +55,16 @@ def named_by(live: str) -> Pointer | None:
     except DamageError as error:
         error.hint = "bring it back from a copy; or remove it, and name the store with --store"
         raise
+
+
+def on_web(store: StoreSpec, apart: StoreSpec, packed: bool) -> list[tuple[StoreSpec, str]]:
+    """(store, URL of the live place or empty) that the URL of a web server may mean, in the order in which to look: of a tree's
+    files, of a packed target (first, where it was `packed` before), or of a tree's own store. apart: a store named for it."""
+    url, end = store.url, f"/{STORE}"
+    if apart.url:
+        return [(replace(apart, url=normalise_url(apart.url)), url)]
+    inside, itself = (replace(store, url=url + end), url), (store, url.removesuffix(end) if url.endswith(end) else "")
+    return [itself, inside] if packed or itself[1] else [inside, itself]
 
 
 def is_bare(live: str) -> bool:

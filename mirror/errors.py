@@ -65,6 +65,12 @@ class UsageError(MirrorError):
     exit_code = 2
 
 
+class NoListing(UsageError):
+    """A place that cannot say what it holds, as web servers mostly cannot. Who can do without asks for names that are known."""
+
+    kind = "no-listing"
+
+
 class SourceError(MirrorError):
     kind = "source"
     exit_code = 3

@@ -21,7 +21,7 @@ from typing import Any, overload
 from blake3 import blake3
 
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
-from mirror.errors import DamageError, MirrorError, NotFound, TemporaryError
+from mirror.errors import DamageError, MirrorError, NoListing, NotFound, TemporaryError
 from mirror.keys import LATEST_KEY, LOG_PREFIX, ObjectName, record_key, record_number
 from mirror.manifest import Ref
 from mirror.snapshot import ManifestReader
@@ -200,6 +200,8 @@ def _fault(record: Record, number: int) -> str:
         and datetime.fromisoformat(hold["since"]).tzinfo is not None
     ):
         return "its hold is malformed"
+    if (names := body.get("names")) is not None and not _are_names(names, number):
+        return "its names are malformed"
     if record.kind in (SNAPSHOT, PUBLISHING):
         named = [ref_of(body[name]) for name in ("expected", "deletes", "standing") if body.get(name)]
         named += [ref_of(lingers) for lingers in body.get("lingers", ()) if lingers is not None]
@@ -210,6 +212,13 @@ def _fault(record: Record, number: int) -> str:
     if record.kind == PRUNE:
         ref_of(body["dooms"])
     return ""
+
+
+def _are_names(names: dict[str, Any], number: int) -> bool:
+    """Whether the member `names` of a record is as `mirror.names` has it."""
+    if names.get("more"):
+        ref_of(names["more"])
+    return type(names["before"]) is int and 0 <= names["before"] < number and all(isinstance(key, str) for key in names["keys"])
 
 
 def _is_told_well(body: dict[str, Any]) -> bool:
@@ -241,7 +250,7 @@ def read_head(store: ReadableStore, known: int = 0) -> Record | None:
         except NotFound:
             number = 0
     if not number:
-        number = max((n for stat in store.list(LOG_PREFIX) if (n := record_number(stat.key))), default=0)
+        number = max(numbers(store), default=0)
         if not number:
             return None
         record = read_record(store, number)
@@ -254,6 +263,23 @@ def read_head(store: ReadableStore, known: int = 0) -> Record | None:
         if store.size(record_key(record.number + stride)) is not None:
             record = read_record(store, record.number + stride)
     return record
+
+
+def numbers(store: ReadableStore) -> Sequence[int]:
+    """The numbers of all records that are there, ascending. Where nothing can be listed, those up to the first gap that is found by
+    doubling and halving: the log has none, unless it is damaged."""
+    try:
+        return sorted({number for stat in store.list(LOG_PREFIX) if (number := record_number(stat.key))})
+    except NoListing:
+        pass
+    last, stride = 0, 1
+    while store.size(record_key(last + stride)) is not None:
+        last, stride = last + stride, stride * 2
+    while stride > 1:
+        stride //= 2
+        if store.size(record_key(last + stride)) is not None:
+            last += stride
+    return range(1, last + 1)
 
 
 def _hint(store: ReadableStore) -> int:
@@ -333,6 +359,7 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int],
         "features": {"read": [], "write": [], "prune": []},
         "time": next_time(head),
         "prune": head.epoch if head else 0,
+        **_names_after(kind, head),
         **(held | members),
         "live": ranges(live),
         "signatures": [],
@@ -340,6 +367,16 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int],
     if body.get("hold", held) is None:
         del body["hold"]
     return body
+
+
+def _names_after(kind: str, head: Record | None) -> dict[str, Any]:
+    """The member `names` of a record whose writer made nothing that a reader must know of: it points back. Nothing where the head
+    has none, which an older mirror wrote, nor for a prune, which has to say for itself what it leaves."""
+    told = head.body.get("names") if head else {"keys": (), "before": 0}
+    if kind == PRUNE or not told:
+        return {}
+    before = head.number if head and (told["keys"] or told.get("more")) else told["before"]
+    return {"names": {"keys": [], "before": before}}
 
 
 def next_time(head: Record | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mirror.chunking import ChunkId
 from mirror.envelope import FRAGMENT, OBJECT_MAX, unseal
-from mirror.errors import NotFound
+from mirror.errors import DamageError, NotFound
 from mirror.index import Fragment, decode_fragment
 from mirror.keys import INDEX, ObjectName
 from mirror.pack import Slot
@@ -25,6 +25,7 @@ from mirror.state import State
 from mirror.store import ReadableStore
 
 _CLAIMS_HELD = 200_000  # about 25 MB
+GONE = "it is not there, and the log names it"
 _ASK = 500  # ids a query; sqlite's default limit is 999 parameters
 
 
@@ -52,20 +53,36 @@ class ChunkIndex:
         self._claims: dict[bytes, int] = {}
         self._spilled = False
         self.damaged: set[str] = set()  # keys of fragments that are there and cannot be read
+        self.listed: set[str] = set()  # keys of fragments as of the last refresh
+        self.written: set[str] = set()  # keys of fragments that this run wrote
 
-    def refresh(self, doomed: Callable[[str], bool], on_damage: Callable[[str, Exception], None] | None = None) -> bool:
+    def refresh(
+        self,
+        doomed: Callable[[str], bool],
+        on_damage: Callable[[str, Exception], None] | None = None,
+        keys: Iterable[str] | None = None,
+        *,
+        gone_is_damage: bool = False,
+    ) -> bool:
         """Bring the index to what the target lists now. on_damage: called for each fragment that cannot be read (default: raise).
+        keys: of the fragments that there are, where that is known without a listing. gone_is_damage: the head has not moved, so one
+        that is not there was not pruned.
 
         A fragment listed but gone when asked for was pruned meanwhile: the caller's head is old, NotFound passes. Gives whether the
         fragments are others than before."""
-        listed = {s.key for s in self._store.list(f"{INDEX}/") if ObjectName.parse(s.key) and not doomed(s.key)}
+        if keys is None:
+            keys = (stat.key for stat in self._store.list(f"{INDEX}/"))
+        listed = {key for key in keys if _is_fragment(key) and not doomed(key)}
+        self.listed = listed
         have = {name: no for no, name in self._db.execute("SELECT no, name FROM fragment")}
         self._drop([have[name] for name in have.keys() - listed], "fragment")
         for name in sorted(listed - have.keys()):
             try:
                 self.add(name, self._fetch(name))
             except NotFound:
-                raise
+                if not gone_is_damage or on_damage is None:
+                    raise
+                on_damage(name, DamageError("cannot read", where=f"{self._store.url}/{name}", why=GONE))
             except Exception as error:
                 if on_damage is None:
                     raise
@@ -195,6 +212,11 @@ class ChunkIndex:
         self._db.execute("DELETE FROM claim")
         self._claims, self._spilled = {}, False
         self.used.clear()
+
+
+def _is_fragment(key: str) -> bool:
+    name = ObjectName.parse(key)
+    return name is not None and name.place == INDEX
 
 
 def open_places(path: str) -> sqlite3.Connection:

@@ -23,7 +23,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import chain, islice, pairwise
 
 from mirror import log
@@ -32,9 +31,10 @@ from mirror.copies import ANYWHERE, OWN, Copies
 from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, InTheWayError, NotFound, TargetMissingError, UsageError
 from mirror.events import Job, Notice
-from mirror.keys import LOG_PREFIX, joined, record_key, record_number, show, spans_of
-from mirror.lookup import ChunkIndex
+from mirror.keys import joined, record_key, show, spans_of
+from mirror.lookup import GONE, ChunkIndex
 from mirror.manifest import Entry, Ref, WithContent
+from mirror.names import fragments
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.state import State
@@ -297,9 +297,12 @@ class Reading:
     def copies(self) -> Copies:
         """Where in the live tree content may be."""
         if self._copies is None:
-            wholes = partial(listed, self.store, self.dooms) if self.target.in_bucket else dict
+            wholes = self._wholes if self.target.in_bucket else dict
             self._copies = Copies(open_site(self.target.live), self.reader, self.state.db, wholes)
         return self._copies
+
+    def _wholes(self) -> dict[bytes, str]:
+        return listed(self.store, self.dooms, self.head)
 
     def live_paths(self, entry: WithContent) -> tuple[bytes, ...]:
         """The paths of the live tree to look for a file in, as far as was asked for."""
@@ -371,8 +374,7 @@ class Reading:
             return log.read_head(self.store, known)
         except DamageError as error:
             self.spoilt = error
-        numbers = sorted((n for stat in self.store.list(LOG_PREFIX) if (n := record_number(stat.key))), reverse=True)
-        for number in numbers:
+        for number in reversed(log.numbers(self.store)):
             try:
                 record = log.read_record(self.store, number)
             except (DamageError, NotFound):
@@ -392,11 +394,19 @@ class Reading:
 
     def _refresh(self) -> bool:
         assert self._index is not None
+        known = None
         for _ in range(_RELOADS):
+            stands = known is not None and known == self.head
             try:
-                return self._index.refresh(self.dooms, lambda key, error: self._say("damage", str(error)))
-            except NotFound:  # a fragment went between listing and reading: a prune that this head does not know
-                self.head = self._read_head(self.head.number if self.head else 0)
+                keys = fragments(self.store, self.head)
+                return self._index.refresh(
+                    self.dooms, lambda key, error: self._say("damage", str(error)), keys, gone_is_damage=stands
+                )
+            except NotFound as error:  # a fragment went between listing and reading: a prune that this head does not know
+                if stands:
+                    raise unreadable(self.store, fetch.Unreadable(str(error), GONE)) from error
+                known = self.head
+                self.head = self._read_head(known.number if known else 0)
                 self._learn()
         raise InTheWayError(
             "cannot read the index of", where=self.store.url, why="it is pruned all the time", hint="try again later"

@@ -216,6 +216,8 @@ class _Run:
 
     def _write(self, survey: Survey) -> None:
         report = self.report
+        if self.bytes_wanted:
+            _ = self.reading.index  # where it cannot be had, that is said before anything is written
         done = self.out.write(
             Errand(self.reading, self.record, survey, self.bytes_wanted, self.job, self._problem, self._not_set, self._notice)
         )

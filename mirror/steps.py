@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mirror import log
 from mirror.compare import same_content
 from mirror.events import Job, Problem
 from mirror.keys import parent_of
 from mirror.manifest import Entry, File, Folder, Ref, Symlink
+from mirror.names import following, of_run
 from mirror.owners import Owners
 from mirror.publishing import REST
 from mirror.sides import differences
@@ -89,6 +91,12 @@ class Works:
     wholes: Wholes | None = None
     order: Order = field(default_factory=lambda: Order())
     history: bool = True
+    _records: dict[int, log.Record] = field(default_factory=dict)
+
+    def names(self, base: log.Record | None) -> dict[str, Any]:
+        """Members for a record that follows `base`: what this run stored or found must be told there."""
+        store, kept = self.target.store, self.wholes.keys() if self.wholes is not None else set()
+        return following(store, base, of_run(self.index) | kept, log.Dooms(store, self.target.state), self._records)
 
 
 def order_of(path: bytes) -> int:

@@ -396,7 +396,10 @@ class _Run:
 
     def _draft(self, base: log.Record | None, members: dict[str, Any]) -> dict[str, Any]:
         live = (base.live if base else log.Live()).plus((base.number if base else 0) + 1)
-        return log.draft(log.SNAPSHOT, self.target.uuid, base, live, **members)
+        from mirror.names import following, of_run
+
+        names = following(self.store, base, of_run(self.index), self.dooms)
+        return log.draft(log.SNAPSHOT, self.target.uuid, base, live, **members, **names)
 
     def _members(self, parent: log.Record | None, outcome: Outcome, started: datetime) -> dict[str, Any]:
         """What a snapshot's record says beside what every record does."""

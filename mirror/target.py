@@ -133,6 +133,11 @@ def is_folder_url(url: str) -> bool:
     return "://" not in url or url.startswith("file://")
 
 
+def is_web_url(url: str) -> bool:
+    """Whether a URL means files behind a web server."""
+    return url.startswith(("http://", "https://"))
+
+
 def folder_of(url: str) -> Path:
     """The absolute path behind a folder's URL."""
     return Path(os.path.abspath(url.removeprefix("file://")))
@@ -147,7 +152,13 @@ def open_target(
     may not be made or is another site's, DamageError when `mirror.json` is spoilt.
     """
     layout = (making.layout or default_layout(spec.store.url)) if making else ""
-    if spec.store.url.startswith("s3://"):
+    if is_web_url(spec.store.url):
+        if lock or making:
+            raise UsageError("cannot write to", where=spec.store.url, why="files behind a web server can only be read",
+                             hint="write where they are, a folder or s3://bucket/prefix; restore, verify, diff, ls, cat, sums and "
+                             "snapshots can use this URL")  # fmt: skip
+        spec, tree, store, info = _found_on_web(spec)
+    elif spec.store.url.startswith("s3://"):
         _check_no_store(spec)
         spec, tree, store, info = _found_in_bucket(spec, layout)
     else:
@@ -193,6 +204,8 @@ def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:
     """(how to reach the store, the live folder) of the target that a URL names; no live folder where that is the store itself.
     layout: of a target that is to be made if there is none. UsageError for a store that a target cannot have; DamageError."""
     named = normalise_url(spec.apart.url) if spec.apart.url else ""
+    if is_web_url(spec.store.url):
+        return _found_on_web(spec)[:2]
     if not is_folder_url(spec.store.url):
         _check_no_store(spec)
         return _found_in_bucket(spec, layout)[:2] if can_hold_tree(spec.store.url) else (spec, "")
@@ -224,6 +237,8 @@ def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
         region=store.region,
         profile=store.profile,
         static_credentials=store.static_credentials,
+        by_url=is_web_url(tree),
+        insecure=store.insecure,
     )
 
 
@@ -264,6 +279,22 @@ def _found_in_bucket(spec: TargetSpec, layout: str) -> tuple[TargetSpec, str, Co
     return (inside, url, stores[url], None) if layout == TREE else (spec, "", stores[""], None)
 
 
+def _found_on_web(spec: TargetSpec) -> tuple[TargetSpec, str, CountingStore, dict[str, Any] | None]:
+    """(how to reach the store, the URL of the live place, the store, its mirror.json) for the URL of a web server."""
+    ways = elsewhere.on_web(spec.store, spec.apart, _known(spec.cache, spec.store.url).get("layout") == PACKED)
+    stores = [CountingStore(open_store(way)) for way, _ in ways]
+    for (way, tree), store in zip(ways, stores, strict=True):
+        try:
+            info = read_info(store)
+        except AuthError:
+            if store is stores[-1]:
+                raise
+            continue  # a `.mirror/` should not be open to all
+        if info is not None:
+            return replace(spec, store=way), tree, store, info
+    return spec, spec.store.url, stores[0], None
+
+
 def places(spec: TargetSpec) -> list[str]:
     """The URLs of all that a target is: what names it and, where that is elsewhere, its store."""
     if not is_folder_url(spec.store.url):
@@ -285,7 +316,7 @@ def _check_own(named: str, own: str, why: str) -> None:
 
 def _joins(tree: str, store: MaintainedStore, info: dict[str, Any] | None, making: Making | None) -> bool:
     """Whether a live folder has still to be told that its store is elsewhere. UsageError, TargetMissingError when it is not its."""
-    if not tree or store.url == os.path.join(tree, STORE):
+    if not tree or store.url == os.path.join(tree, STORE) or is_web_url(tree):
         return False
     pointer = elsewhere.named_by(tree)
     if pointer is not None:
@@ -381,12 +412,10 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
             hint="is it mounted? to begin a new one there say --new-target",
         )
     if making is None:
-        raise TargetMissingError(
-            "cannot find a mirror at",
-            where=url,
-            why="there is no mirror.json",
-            hint="check the path, or make one with `mirror init`",
-        )
+        hint = "check the path, or make one with `mirror init`"
+        if is_web_url(url):
+            hint = "check the URL; the store of a tree whose .mirror is hidden, as it should be, is named with --store"
+        raise TargetMissingError("cannot find a mirror at", where=url, why="there is no mirror.json", hint=hint)
     if making.named and not making.new_target:
         hint = f"is it mounted? the first time, have it made: {making.command} --new-target"
         why = f"there is no mirror.json, and the mirror {making.named} of mirror.toml is kept there"

@@ -198,6 +198,7 @@ class TreeRun:
                     **{name: value for name, value in members.items() if name != "finished"},
                     **standing.members,
                     **self.options.members,
+                    **works.names(head),
                     expected=log.ref_json(prepared.expected) if prepared.expected else None,
                     owner=self.job.id,
                 )

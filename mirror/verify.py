@@ -14,7 +14,8 @@ where one was stopped; a run that ends forgets it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,12 +25,13 @@ from mirror.chain import Chain, Snapshot
 from mirror.differ import mismatches
 from mirror.drift import LiveCheck, busy_paths, path_digest
 from mirror.envelope import CHANGES, NAMES
-from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMissingError, UsageError
+from mirror.errors import DamageError, InterruptedRunError, NoListing, NotFound, TargetMissingError, UsageError
 from mirror.events import Advanced, Job, PhaseBegan, Problem, ProblemFound, RunStarted
 from mirror.findings import Damage, Tracer, Trees
-from mirror.keys import LOG_PREFIX, MIRROR_KEY, PACK, ObjectName, record_number, show
-from mirror.lookup import ChunkIndex
+from mirror.keys import INDEX, MIRROR_KEY, PACK, ObjectName, show
+from mirror.lookup import GONE, ChunkIndex
 from mirror.manifest import decode_changes, decode_names
+from mirror.names import fragments, told
 from mirror.pack import Slot
 from mirror.pick import apart, pick
 from mirror.plan import DESCRIBED
@@ -38,6 +40,7 @@ from mirror.site import SiteSpec
 from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.state import State
+from mirror.store import Stat
 from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore, Counts
 from mirror.survey import beside_store, check_all_ends
@@ -143,7 +146,7 @@ class _Verify:
             return target.store, target.uuid, target.site
         except (DamageError, TargetMissingError) as error:
             store = CountingStore(open_store(self.spec.store))
-            if not any(record_number(stat.key) for stat in store.list(LOG_PREFIX)):
+            if not log.numbers(store):
                 raise
             why = error.why if isinstance(error, DamageError) else "it is not there, and there is a log"
             self._problem(MIRROR_KEY, why, _BRING_BACK)
@@ -173,18 +176,34 @@ class _Verify:
 
     def _refresh(self) -> None:
         """Dooms and index as of the head."""
+        known = None
         for _ in range(_RELOADS):
+            stands = known is not None and known == self.head
             try:
                 self._learn()
-                self.index.refresh(self.dooms, self._spoilt_fragment)
-            except NotFound:  # a fragment went between listing and reading: a prune that this head does not know
+                self.index.refresh(self.dooms, self._spoilt_fragment, fragments(self.store, self.head), gone_is_damage=stands)
+            except NotFound as error:  # a fragment went between listing and reading: a prune that this head does not know
+                if stands:
+                    raise DamageError("cannot read the index of", where=f"{self.store.url}/{error}", why=GONE) from error
+                known = self.head
                 self.head = log.read_head(self.store, self.head.number if self.head else 0) or self.head
             else:
                 break
+        self._told()
         self.db.execute("CREATE INDEX IF NOT EXISTS chunk_pack ON chunk (pack, block, offset)")
         self.report.fragments, self.report.packs = (
             self.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("fragment", "pack")
         )
+
+    def _told(self) -> None:
+        """Fragments that the log names and a listing has not."""
+        try:
+            named = told(self.store, self.head)
+        except (NoListing, NotFound, DamageError):  # told elsewhere, or by nobody
+            return
+        for key in sorted(named - self.index.listed):
+            if (name := ObjectName.parse(key)) and name.place == INDEX and not self.dooms(key):
+                self._problem(key, GONE, _BRING_BACK)
 
     def _learn(self) -> None:
         try:
@@ -251,7 +270,7 @@ class _Verify:
         check = LiveCheck(live, self.reader, self.db, number, self._reads, busy, self._report, self.job, in_bucket)
         check.run(newest.standing)
         if in_bucket:
-            check.look_at_wholes(listed(self.store, self.dooms), lambda key, why: self._problem(key, why, _BRING_BACK))
+            check.look_at_wholes(listed(self.store, self.dooms, self.head), lambda key, why: self._problem(key, why, _BRING_BACK))
         self.report.live_files = check.files
         return check
 
@@ -275,14 +294,30 @@ class _Verify:
 
     def _packs(self) -> None:
         self.db.execute("CREATE TEMP TABLE there (name TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
-        listed = (stat for stat in self.store.list(f"{PACK}/") if ObjectName.parse(stat.key) and not self.dooms(stat.key))
-        self.db.executemany("INSERT OR IGNORE INTO there VALUES (?, ?)", listed)
+        there = (stat for stat in self._there() if ObjectName.parse(stat.key) and not self.dooms(stat.key))
+        self.db.executemany("INSERT OR IGNORE INTO there VALUES (?, ?)", there)
         query = "SELECT count(*) FROM there WHERE name NOT IN (SELECT name FROM pack)"
         self.report.packs_unlisted = self.db.execute(query).fetchone()[0]
         self._absent()
         if not self.options.quick:
             self._scrub()
         self._flush()
+
+    def _there(self) -> Iterator[Stat]:
+        """The packs that are there. Where nothing can be listed: those of the index, each looked at if it will not be read."""
+        try:
+            return self.store.list(f"{PACK}/")
+        except NoListing:
+            known = (Stat(name, size) for _, name, size, _ in self._pages())
+        if not self.options.quick:
+            return known
+        return self._looked_at([stat.key for stat in known])
+
+    def _looked_at(self, keys: Sequence[str]) -> Iterator[Stat]:
+        with ThreadPoolExecutor(self.spec.store.transfers) as pool:
+            for key, size in zip(keys, pool.map(self.store.size, keys), strict=True):
+                if size is not None:
+                    yield Stat(key, size)
 
     def _absent(self) -> None:
         """What the listing alone tells: packs that are not there and, with --quick, those of another size."""

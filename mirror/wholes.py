@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from mirror import log, names
 from mirror.keys import STORE, WHOLE, whole_content, whole_key
 from mirror.manifest import File
 from mirror.site import Lost
@@ -64,15 +65,20 @@ class Wholes:
         key = self._listed().get(content)
         return path_of(key) if key is not None else None
 
+    def keys(self) -> set[str]:
+        """The keys of those that this run asked for, or kept."""
+        return set(self._known.values()) if self._known is not None else set()
+
     def _listed(self) -> dict[bytes, str]:
         if self._known is None:
             self._known = listed(self.store, self.doomed)
         return self._known
 
 
-def listed(store: ReadableStore, doomed: Callable[[str], bool]) -> dict[bytes, str]:
-    """Content key → key of each whole file that a store has. They are large, so they are few."""
-    found = ((whole_content(stat.key), stat.key) for stat in store.list(f"{WHOLE}/") if not doomed(stat.key))
+def listed(store: ReadableStore, doomed: Callable[[str], bool], head: log.Record | None = None) -> dict[bytes, str]:
+    """Content key → key of each whole file that a store has. They are large, so they are few. head: tells of them where a store
+    cannot be listed."""
+    found = ((whole_content(key), key) for key in names.wholes(store, head) if not doomed(key))
     return {content: key for content, key in found if content is not None}
 
 

@@ -20,6 +20,7 @@ from mirror.envelope import CHANGES, CHUNKS, FRAGMENT, NAMES, OBJECT_MAX, SEGMEN
 from mirror.index import StoredPack, decode_fragment, encode_fragments
 from mirror.keys import INDEX, PACK, ObjectName
 from mirror.manifest import File, Page, Ref
+from mirror.names import told
 from mirror.pack import PackBuilder, read_block
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import MaintainedStore
@@ -88,6 +89,8 @@ def needs(store: MaintainedStore) -> Needs:
                     found.chunks.update((id_, []) for id_ in reader.chunk_ids(entry))
                     if entry.more:
                         roots.append((entry.more, CHUNKS))
+        if more := (record.body.get("names") or {}).get("more"):
+            roots.append((log.ref_of(more), NAMES))
         for root, leaf in roots:
             found.objects.update(ref.name.key() for ref, _ in reader.nodes(root, leaf))
     doomed = dooms_of(store)
@@ -136,7 +139,19 @@ def doom(store: MaintainedStore, keys: list[str]) -> log.Record:
     """A prune record that dooms just these keys, whoever needs them."""
     head = head_of(store)
     names = ManifestWriter(store, head.epoch, {}).names(keys)
-    return appended(store, log.PRUNE, head.live, dooms=log.ref_json(names))
+    left = sorted({stat.key for stat in store.list("index/")} - {*keys})
+    return appended(store, log.PRUNE, head.live, dooms=log.ref_json(names), names={"keys": left, "before": 0})
+
+
+def assert_told(store: MaintainedStore) -> None:
+    """What the head tells of fragments would do for a reader that cannot list: each chunk that has a place has one in them. A head
+    that tells nothing, as older mirrors wrote them, is no fault."""
+    head, doomed = head_of(store), dooms_of(store)
+    if head.body.get("names") is None:
+        return
+    known = {key for key in told(store, head) if not doomed(key)}
+    for id_, places in needs(store).chunks.items():
+        assert not places or any(fragment in known for fragment, _ in places), id_.hex()
 
 
 def _repacked(store: MaintainedStore, need: Needs) -> set[str]:

@@ -13,7 +13,7 @@ In the documents:
 
 A `python` block is a command as well. A document's commands run in order, in one folder of their own that holds the sample site
 as `site`. What is only to be read or takes long stands in a `sh` or `text` block. The bucket `my-backups` is a fresh one on a
-real S3 server.
+real S3 server, and `https://backup.example.org/` is a web server that gives the files of that folder.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from webservers import python_server
 
 from mirror import errors, events
 
@@ -185,6 +188,13 @@ def test_flags_that_are_mentioned_exist(tools: str) -> None:
     assert unknown == []
 
 
+@pytest.fixture
+def running() -> Iterator[ExitStack]:
+    """For servers that end with the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if commands(path.read_text("utf-8"))], ids=ids)
 def test_commands_do_what_is_shown(path: Path, tools: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     text = path.read_text("utf-8")
@@ -204,8 +214,11 @@ def test_commands_do_what_is_shown(path: Path, tools: str, tmp_path: Path, reque
     subprocess.run([sys.executable, ROOT / "examples/make_site.py", "site"], cwd=here, check=True, capture_output=True)
     bash = shutil.which("bash")
     assert bash
+    web = "https://backup.example.org"
+    if f"{web}/" in text:
+        web = request.getfixturevalue("running").enter_context(python_server(here))
     for command in commands(text):
-        line = command.text.replace("s3://my-backups/", f"s3://{bucket}/")
+        line = command.text.replace("s3://my-backups/", f"s3://{bucket}/").replace("https://backup.example.org", web)
         done = subprocess.run(
             [bash, "-c", line],
             cwd=here,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byhand import doom, dooms_of, forget, head_of, needs, prune
+from byhand import assert_told, doom, dooms_of, forget, head_of, needs, prune
 from mirrors import BEGINNING, Item, make_site, noise, settle, tree, write
 
 from mirror import log
@@ -88,6 +88,7 @@ class Scene:
         assert live == sorted(self.nights.keys() - set(but))
         doomed = dooms_of(self.store)
         assert not any(doomed(key) for key in needs(self.store).objects)
+        assert_told(self.store)
         for number in live:
             for host in ("here", "nobody"):
                 out = self.folder / "out"

@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from byhand import dooms_of, forget, head_of, needs, prune
+from byhand import assert_told, dooms_of, forget, head_of, needs, prune
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -348,6 +348,7 @@ class Nights(RuleBasedStateMachine):
             need = needs(self.store)
             doomed = dooms_of(self.store)
             assert all(need.chunks.values())
+            assert_told(self.store)
             assert need.objects <= set(self.store.objects)
             assert not any(map(doomed, need.objects))
             for number in self.truth:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import urllib3.exceptions
 from webservers import Asked, Say, WebServer
 
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.webclient import Payload
 from mirror.webclient.address import base_url, is_loopback, shown_url
+from mirror.webclient.answers import error_for, failure, no_answer
 from mirror.webclient.client import READ_SECONDS, WebClient
 
 GZIP = {"Content-Encoding": "gzip"}
@@ -296,3 +299,46 @@ def test_one_spelling() -> None:
     assert base_url("HTTPS://Example.org:443/a b/%20//") == "https://example.org/a%20b/%20"
     assert base_url("http://[::1]:80") == "http://[::1]"
     assert shown_url("https://u:p@h/a?secret#x\n") == "https://h/a"
+
+
+# -- what leaves urllib3 ---------------------------------------------------------------------------------------------------
+
+URLLIB3 = [
+    kind
+    for _, kind in inspect.getmembers(urllib3.exceptions, inspect.isclass)
+    if issubclass(kind, urllib3.exceptions.HTTPError) and not issubclass(kind, Warning)
+]
+
+
+def an(kind: type[Exception]) -> Exception:
+    """An exception of a kind, made without its constructor: those ask for pools and responses."""
+    error = kind.__new__(kind)
+    error.args = ("Something went wrong",)
+    return error
+
+
+def test_there_is_something_to_enumerate() -> None:
+    assert {"ProtocolError", "SSLError", "NewConnectionError", "ReadTimeoutError"} <= {kind.__name__ for kind in URLLIB3}
+
+
+@pytest.mark.parametrize(
+    "kind", [*URLLIB3, ConnectionResetError, TimeoutError, OSError, ValueError], ids=lambda kind: kind.__name__
+)
+def test_every_exception_of_urllib3_is_translated(kind: type[Exception]) -> None:
+    error = no_answer(failure(an(kind)), "cannot read", "https://user:word@host/a?word=1")
+    assert isinstance(error, MirrorError)
+    assert str(error).startswith("cannot read https://host/a: ")
+    assert "\n" not in str(error)
+    assert "word" not in str(error)
+    assert error.why
+    assert error.hint
+
+
+@pytest.mark.parametrize("body", [b"", b"[" * 100_000, b'{"detail": 1}', b"\xff" * 5000], ids=["empty", "deep", "odd", "binary"])
+def test_every_status_is_an_error_in_one_sentence(body: bytes) -> None:
+    headers = {"content-type": "application/json" if body[:1] in b"[{" else "text/plain", "location": "javascript:1"}
+    for status in range(100, 600):
+        error = error_for(status, headers, body, "cannot read", "https://host/a")
+        assert str(error).startswith("cannot read https://host/a: ")
+        assert len(str(error)) < 700
+        assert str(error).isprintable()

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from byhand import assert_told
 from mirrors import BEGINNING, Item, settle, tree, write
 
 from mirror.events import Problem
 from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
+from mirror.store.open import open_store
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import Making, TargetSpec, located
 
 Night = dict[bytes, Item]
 MAKE = Making("tree", "www")
@@ -57,7 +59,8 @@ def restored(target: TargetSpec, at: int, out: Path) -> Night:
 
 
 def all_restore(target: TargetSpec, nights: dict[int, Night], folder: Path) -> None:
-    """Every snapshot comes back as it was."""
+    """Every snapshot comes back as it was, and the log tells of every fragment that it needs."""
+    assert_told(open_store(located(target)[0].store))
     for number, night in nights.items():
         assert not (wrong := differing(restored(target, number, folder / f"out-{number}"), night)), (number, wrong)
 

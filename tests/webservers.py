@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import http.server
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
+
+from servers import free_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class WebServer:
     def __init__(self, speak: Callable[[Asked], Say]) -> None:
         self.asked: list[Asked] = []
         self.connections = 0
+        self._open: set[socket.socket] = set()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,6 +62,11 @@ class WebServer:
             def setup(self) -> None:
                 super().setup()
                 outer.connections += 1
+                outer._open.add(self.connection)
+
+            def finish(self) -> None:
+                outer._open.discard(self.connection)
+                super().finish()
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -112,6 +125,28 @@ class WebServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for each in list(self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def methods(self) -> list[str]:
         return [each.method for each in self.asked]
+
+
+@contextmanager
+def python_server(root: Path) -> Iterator[str]:
+    """`python -m http.server`: it knows no ranges."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(500):
+            assert process.poll() is None
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()

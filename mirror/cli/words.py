@@ -99,9 +99,9 @@ REACH: Final = (
     ),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
+    Flag("insecure", "accept plain http:// to another machine: everybody on the way can read and change what passes"),
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
     Flag("transfers", "requests to the store in flight (default 8)", "N"),
-    Flag("insecure", "accept plain http to another machine, where everybody on the way can read and change what is sent"),
 )
 SINGLE_WRITER: Final = Flag(
     "single-writer", "write to a WebDAV server that cannot keep two writers apart: you vouch that there is only ever one"

@@ -262,6 +262,7 @@ class SiteSpec:
     url: folder path, `s3://bucket/prefix`, or any fsspec URL. endpoint_url, region, profile, static_credentials: as in
     StoreSpec.
     xattrs: also read extended attributes. symlinks: keep them as links, follow those that stay in the site, or skip them.
+    by_url: files behind a web server, each read at its own URL, none listed. insecure: as in StoreSpec.
     """
 
     url: str
@@ -272,3 +273,5 @@ class SiteSpec:
     xattrs: bool = False
     static_credentials: bool = False
     symlinks: str = "keep"
+    by_url: bool = False
+    insecure: bool = False

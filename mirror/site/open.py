@@ -19,6 +19,10 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(://|::)")
 
 def open_site(spec: SiteSpec) -> Site:
     """The site behind a spec. Nothing is asked of the place itself yet. UsageError for a URL that cannot be one."""
+    if spec.by_url:
+        from mirror.site.web import WebSite
+
+        return WebSite(spec)
     folder = _folder(spec.url, "cannot use the source")
     if folder is not None:
         return FolderSite(folder, filter=spec.filter, xattrs=spec.xattrs, symlinks=spec.symlinks)

@@ -48,7 +48,8 @@ class ReadableStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        """Every object below `prefix` (which ends in `/`, or is empty), in no promised order; unfinished writes are not objects."""
+        """Every object below `prefix` (which ends in `/`, or is empty), in no promised order; unfinished writes are not objects.
+        NoListing, at the call itself, where the place cannot say what it has."""
         ...
 
 
@@ -88,10 +89,10 @@ class StoreSpec:
     """What it takes to open a store, picklable: URL plus the client's settings (no secret but `dav_password`: those stay in the
     environment and in the profile, which workers share).
 
-    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `dav+https://host/path`, or `memory://NAME` (one process,
-    tests). endpoint_url, region, profile: as boto3 means them. static_credentials: the environment holds keys, and no file has
-    anything to add to them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes
-    a second, 0 for no limit. transfers: requests in flight.
+    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `https://host/path` (read only), `dav+https://host/path`,
+    or `memory://NAME` (one process, tests). endpoint_url, region, profile: as boto3 means them. static_credentials: the environment
+    holds keys, and no file has anything to add to them (set by `mirror.store.aws.with_environment`; False is always right, and 0.3
+    s slower). bandwidth: bytes a second, 0 for no limit. transfers: requests in flight.
 
     insecure: plain http to another machine is accepted. Of WebDAV: single_writer, the caller vouches that nobody else writes there;
     dav_user and dav_password, as the environment has them (config.py alone reads it; they are neither shown nor stored, and cross

@@ -13,7 +13,7 @@ from mirror.errors import UsageError
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.wrap import LimitedStore
 
-KNOWN = "a folder, file://, s3://, gs://, az://, dav+https://, memory://"
+KNOWN = "a folder, file://, s3://, gs://, az://, https://, dav+https://, memory://"
 
 
 def open_store(spec: StoreSpec) -> MaintainedStore:
@@ -41,6 +41,10 @@ def normalise_url(url: str) -> str:
                 "cannot use", where=url, why="a file:// URL has three slashes and an absolute path", hint="write file:///path"
             )
         return os.path.abspath(unquote(rest.removeprefix(parts.netloc), errors="surrogateescape"))
+    if scheme.lower() in ("http", "https"):
+        from mirror.webclient.address import base_url
+
+        return base_url(url)
     if scheme in ("dav+https", "dav+http"):
         from mirror.webclient.address import base_url
 
@@ -64,6 +68,10 @@ def _open(spec: StoreSpec, url: str) -> MaintainedStore:
         from mirror.store.memory import MemoryStore
 
         return MemoryStore.named(rest)
+    if scheme in ("http", "https"):
+        from mirror.store.web import WebStore
+
+        return WebStore(spec)
     from dataclasses import replace
 
     if scheme in ("dav+https", "dav+http"):

@@ -123,8 +123,9 @@ class CountingStore(WrappedStore):
         return self.inner.size(key)
 
     def list(self, prefix: str) -> Iterator[Stat]:
+        found = self.inner.list(prefix)  # NoListing costs no request
         self._count(Counts(list=1))
-        return self.inner.list(prefix)
+        return found
 
     def create(self, key: str, data: Data) -> bool:
         self._count(Counts(create=1))

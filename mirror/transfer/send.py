@@ -256,6 +256,7 @@ class Sender:
                 name = ObjectName(INDEX, digest_of(FRAGMENT, payload), self.batch_job.epoch)
             create_named(self.store, name, seal(FRAGMENT, payload))
             self.sent.written.append(name.key())
+            self.index.written.add(name.key())
             # Not into this host's index: claims cover this run, and a later one that has something to look up fetches the fragment.
         self._packs, self._pack_bytes, self._pack_chunks = [], 0, 0
 

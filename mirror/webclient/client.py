@@ -69,7 +69,7 @@ class WebClient:
         *,
         sign: Sign | None = None,
         insecure: bool = False,
-        connections: int = 8,
+        connections: int = 16,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         import urllib3
@@ -108,12 +108,13 @@ class WebClient:
         body: Body = None,
         accept: Collection[int] = (200,),
         resend: bool = True,
+        limits: Mapping[int, int] | None = None,
     ) -> Answer:
         """One request, asked again while that may help; its answer with the whole body, of at most `limit` bytes.
 
         path: below the URL, with all but its slashes quoted as `urllib.parse.quote` does. what: what is said to be impossible when
         it fails ("cannot read"). accept: statuses that are answers. resend: False where a second try could do harm; then one of
-        which it is not known whether the server acted on it is not repeated.
+        which it is not known whether the server acted on it is not repeated. limits: another limit for the body of a status.
 
         NotFound for 404 and 410 (if not in `accept`); DamageError when the body is longer than `limit`, which is found without
         reading on; AuthError for 401 and 403, TemporaryError, UsageError for a redirect, MirrorError for other statuses; nothing of
@@ -122,7 +123,8 @@ class WebClient:
 
         def take(response: BaseHTTPResponse, url: str, sent: Mapping[str, str], tries: int) -> Answer:
             with _closing(response):
-                data = whole(response, _encoding(response), limit, what, url) if method != "HEAD" else b""
+                most = (limits or {}).get(response.status, limit)
+                data = whole(response, _encoding(response), most, what, url) if method != "HEAD" else b""
                 return Answer(response.status, response.headers, url, data, sent, tries)
 
         return self._ask(_Question(method, self.where(path), what, headers or {}, body, accept, resend), take)

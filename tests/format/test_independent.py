@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_it_refuses_what_is_damaged(tmp_path: Path) -> None:
         assert restore(tmp_path / "target", 1, tmp_path / f"out-{number}").returncode != 0, path
         path.write_bytes(data)
     assert restore(tmp_path / "target", 1, tmp_path / "out").returncode == 0
+
+
+def test_the_log_tells_what_a_listing_finds(tmp_path: Path) -> None:
+    three_nights(tmp_path, target_in(tmp_path))
+    told, number = set(), 3
+    while number:
+        names = json.loads((tmp_path / "target" / "log" / f"{number:012d}.json").read_text())["names"]
+        assert names.keys() == {"keys", "before"}
+        assert names["before"] < number
+        told |= {*names["keys"]}
+        number = names["before"]
+    assert told == {f"index/{path.name}" for path in (tmp_path / "target" / "index").iterdir()}
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize("number", [0, 4])
