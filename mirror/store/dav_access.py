@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import netrc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,8 @@ def login_for(spec: StoreSpec) -> tuple[str, str]:
     """(name, password), both empty where nobody gave any. UsageError for a netrc file that cannot be understood."""
     if spec.dav_user or not spec.netrc:
         return spec.dav_user, spec.dav_password
+    import netrc
+
     try:
         found = netrc.netrc(spec.netrc).authenticators(urlsplit(spec.url).hostname or "")
     except FileNotFoundError:
