@@ -25,6 +25,7 @@ from mirror.errors import DamageError, MirrorError
 
 BYTES_MAX = 1 << 30  # of one answer: more than a million names, and a stream
 _TEXT_MAX = 1 << 16
+_TAG_MAX = 1 << 20  # expat holds a tag until it is complete
 _DEPTH_MAX = 64
 _DAV = "DAV: "
 WANTED = (
@@ -67,14 +68,22 @@ def multistatus(pieces: Iterable[bytes], folder: str, where: str) -> Iterator[Li
 
 def responses(pieces: Iterable[bytes], where: str) -> Iterator[Told]:
     """Every `response` of a multistatus, each as soon as it is complete."""
-    reader = _Multistatus()
+    reader, fed = _Multistatus(), 0
     try:
         for piece in pieces:
             reader.parser.Parse(piece, False)
             yield from reader.take()
+            fed += len(piece)
+            if fed - max(reader.parser.CurrentByteIndex, 0) > _TAG_MAX + len(piece):
+                raise _Hostile("it has a tag that does not end")
         reader.parser.Parse(b"", True)
         yield from reader.take()
-    except (expat.ExpatError, _Hostile) as error:
+    except (
+        expat.ExpatError,
+        _Hostile,
+        LookupError,
+        ValueError,
+    ) as error:  # the last two: an encoding that is none, or no simple one
         why = f"what the server answers is no listing ({error})"
         raise DamageError("cannot list", where=where, why=why, hint="is it a WebDAV server?") from None
 

@@ -430,6 +430,46 @@ def test_what_is_no_honest_listing_is_refused(body: bytes) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("encoding", ["none-such", "utf-7", "hex", "shift_jis", "idna"])
+def test_an_encoding_that_expat_does_not_know(encoding: str) -> None:
+    with pytest.raises(DamageError):
+        listed(told(SELF, head=f'<?xml version="1.0" encoding="{encoding}"?>'), pieces=1000)
+
+
+@pytest.mark.parametrize("before", ["<a b='", "<!-- ", "<", "<?pi "])
+def test_what_never_ends_is_not_held(before: str) -> None:
+    taken = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal taken
+        yield told(SELF).removesuffix(b"</m:multistatus>") + before.encode()
+        while taken < 1 << 26:
+            taken += 1 << 16
+            yield b"x" * (1 << 16)
+
+    with pytest.raises(DamageError, match="a tag that does not end"):
+        list(multistatus(pieces(), "/x/log/", "dav+http://h/x/log/"))
+    assert taken < 1 << 22
+
+
+def test_a_long_listing_is_read_as_it_comes() -> None:
+    """Nothing is asked for before what came is told, and nothing that was told is kept."""
+    given = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal given
+        yield told(SELF).removesuffix(b"</m:multistatus>")
+        for number in range(10_000):
+            given += 1
+            yield response(f"/x/log/{number}", number).encode()
+        yield b"</m:multistatus>"
+
+    for number, each in enumerate(multistatus(pieces(), "/x/log/", "dav+http://h/x/log/")):
+        assert (each.name, each.size) == (str(number), number)
+        assert given == number + 1
+    assert given == 10_000
+
+
 def test_a_listing_without_end_ends_soon() -> None:
     """Folders in folders for ever: no deeper than a store can be."""
     asked = []
