@@ -89,15 +89,15 @@ class StoreSpec:
     """What it takes to open a store, picklable: URL plus the client's settings (no secret but `dav_password`: those stay in the
     environment, in the profile and in the key file, which workers share).
 
-    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `https://host/path` (with a key the target of a `mirror
-    serve`, else read only), `dav+https://host/path`, or `memory://NAME` (one process, tests). endpoint_url, region, profile: as boto3
-    means them. static_credentials: the environment holds keys, and no file has anything to add to them (set by
+    url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `https://host/path` (with a key the target of a
+    `mirror serve`, else read only), `dav+https://host/path`, or `memory://NAME` (one process, tests). endpoint_url, region,
+    profile: as boto3 means them. static_credentials: the environment holds keys, and no file has anything to add to them (set by
     `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for no limit.
     transfers: requests in flight.
 
     key_file: path of the client's key; insecure: plain http to another machine is accepted. Of WebDAV: single_writer, the caller
-    vouches that nobody else writes there; dav_user and dav_password, as the environment has them (config.py alone reads it; they are
-    neither shown nor stored, and cross to this run's own workers); netrc, the file to look into where it has none.
+    vouches that nobody else writes there; dav_user and dav_password, as the environment has them (config.py alone reads it; they
+    are neither shown nor stored, and cross to this run's own workers); netrc, the file to look into where it has none.
     """
 
     url: str
