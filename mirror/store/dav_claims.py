@@ -84,9 +84,8 @@ class Claims:
                 # Whoever has overtaken us may have written what he found in our round.
                 return mine > 0 and self._holds(key, data)
             decided = self._seen(key, found - 1)
-            if (
-                found > 1 and self._server.size(key) is not None
-            ):  # asked behind that: what was decided may have been moved from there
+            # Asked behind that: what was decided may have been moved from where we looked.
+            if found > 1 and self._server.size(key) is not None:
                 return mine > 0 and self._holds(key, data)
             mine = found
             self._write(self._object(key, mine), data if decided is None else decided)
