@@ -4,7 +4,7 @@ Paths are relative to the URL and as they are, not quoted; a folder's ends in `/
 (423; the WebDAV library of Go, which rclone and SeaweedFS use, locks each name for as long as a request about it takes) is asked
 for again for some seconds. All else that passes is asked for again by `mirror.webclient`.
 
-What servers do differently, as measured: docs/adr/0007-who-creates-an-object-on-webdav.md.
+What servers do differently, as measured: docs/adr/0008-who-creates-an-object-on-webdav.md.
 """
 
 from __future__ import annotations
