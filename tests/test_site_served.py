@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 from conftest import S3
 from drive import cli
-from hosted import Hosted, assert_urls_give_the_source, make_weblog
+from hosted import FOLDER_ONLY, UPLOADS, Hosted, assert_urls_give_the_source, make_weblog
 from mirrors import BEGINNING, mirror, noise, settle, target_in, write
 from nginx import PAGE, Nginx
 from servers import Visitor
@@ -289,31 +289,48 @@ def test_whatever_a_stranger_sends_the_next_one_is_served(site: Served) -> None:
 # -- whole sites
 
 
-def test_every_file_by_its_url(tmp_path: Path) -> None:
-    """A packed folder, and a tree."""
-    source = make_weblog(tmp_path / "site")
-    for name in ("packed", "tree"):
-        target = target_in(tmp_path, name)
-        mirror(source, target) if name == "packed" else clean(source, target)
-        with serving(target.store.url) as site:
-            assert assert_urls_give_the_source(Hosted(target, site.port), source) > 170
-        assert site.summary["failures"] == 0
+def make_names(root: Path, *, folder_only: bool) -> Path:
+    """All names that mean something to a URL, a shell or a server, and a file of many chunks."""
+    for number, name in enumerate(UPLOADS):
+        write(root / "uploads" / name, name.encode() + noise(number * 50, number), BEGINNING + number)
+    for name in FOLDER_ONLY if folder_only else ():
+        write(Path(os.fsdecode(os.path.join(bytes(root), name))), name)
+    write(root / "empty.txt", b"")
+    write(root / "film.bin", BIG)
+    settle(root)
+    return root
 
 
-def test_every_file_by_its_url_out_of_buckets(tmp_path: Path, s3: S3) -> None:
-    """SeaweedFS: packed, and a tree."""
-    source = make_weblog(tmp_path / "site", folder_only=False)
-    for layout in ("packed", "tree"):
-        target = TargetSpec(s3.spec(layout), tmp_path / "cache")
-        report = sync(SiteSpec(str(source)), target, SyncOptions(making=Making(layout, "www"), workers=0))
-        assert report.problems == []
-        url, cache = target.store.url, str(tmp_path / "another host")
-        with serving(url, "--endpoint-url", s3.endpoint_url, "--region", s3.region, MIRROR_CACHE_DIR=cache) as site:
-            assert assert_urls_give_the_source(Hosted(target, site.port, links=False), source) > 170
-            data = noise(11_000_000, 2)
-            got = site.get("/wp-content/uploads/2026/DSC00002.JPG", Range="bytes=6000000-7000000")
-            assert got.body == data[6_000_000:7_000_001]
-            assert site.get("/wp-content", "HEAD").headers["location"] == "/wp-content/"
+@pytest.mark.parametrize("layout", ["packed", pytest.param("tree", marks=pytest.mark.long)])
+def test_every_file_of_a_weblog_by_its_url(tmp_path: Path, layout: str) -> None:
+    source, target = make_weblog(tmp_path / "site"), target_in(tmp_path)
+    mirror(source, target, making=Making(layout, "www"))
+    with serving(target.store.url) as site:
+        assert assert_urls_give_the_source(Hosted(target, site.port), source) > 170
+    assert site.summary["failures"] == 0
+
+
+def test_every_file_of_a_tree_by_its_url(tmp_path: Path) -> None:
+    source, target = make_names(tmp_path / "site", folder_only=True), target_in(tmp_path)
+    clean(source, target)
+    with serving(target.store.url) as site:
+        assert assert_urls_give_the_source(Hosted(target, site.port), source) == len(UPLOADS) + len(FOLDER_ONLY) + 2
+    assert site.summary["failures"] == 0
+
+
+@pytest.mark.parametrize("layout", ["packed", "tree"])
+def test_every_file_by_its_url_out_of_a_bucket(tmp_path: Path, s3: S3, layout: str) -> None:
+    """SeaweedFS, on a host that has never seen the mirror."""
+    source = make_names(tmp_path / "site", folder_only=False)
+    target = TargetSpec(s3.spec(layout), tmp_path / "cache")
+    report = sync(SiteSpec(str(source)), target, SyncOptions(making=Making(layout, "www"), workers=0))
+    assert report.problems == []
+    cache = str(tmp_path / "another host")
+    with serving(target.store.url, "--endpoint-url", s3.endpoint_url, "--region", s3.region, MIRROR_CACHE_DIR=cache) as site:
+        assert assert_urls_give_the_source(Hosted(target, site.port, links=False), source) == len(UPLOADS) + 2
+        assert site.get("/film.bin", Range="bytes=6000000-7000000").body == BIG[6_000_000:7_000_001]
+        assert site.get("/uploads", "HEAD").headers["location"] == "/uploads/"
+    assert site.summary["failures"] == 0
 
 
 def test_a_site_without_a_page_for_404_and_without_folders(tmp_path: Path) -> None:
@@ -422,6 +439,9 @@ def test_visitors_see_whole_files_while_a_tree_is_published(tmp_path: Path) -> N
         try:
             for number in range(1, 10):
                 release(number)
+            give_up = time.monotonic() + 30
+            while len(seen) < 2 and time.monotonic() < give_up:
+                time.sleep(0.05)
         finally:
             done.set()
             for each in visitors:
@@ -630,20 +650,22 @@ def test_who_is_too_slow_is_sent_away(tmp_path: Path) -> None:
 # -- the command
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_well(packed: TargetSpec, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "loading"), [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False)])
+def test_a_signal_ends_it_well(packed: TargetSpec, number: signal.Signals, loading: bool) -> None:
+    """Also while somebody has begun a download and does not read on."""
     with serving(packed.store.url) as site:
         idle, busy = (socket.create_connection(("127.0.0.1", site.port), timeout=30) for _ in range(2))
-        with idle, busy:  # one waits, one has begun a download and does not read on
-            busy.sendall(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert busy.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        with idle, busy:
+            if loading:
+                busy.sendall(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert busy.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
             assert site.get("/").status == 200
             began = time.monotonic()
             assert site.stop(number) == 130
             assert time.monotonic() - began < 15
             assert idle.recv(1) == b""
     assert site.summary["interrupted"] is True
-    assert (site.summary["answers"], site.summary["exit_code"]) == (2, 130)
+    assert (site.summary["answers"], site.summary["exit_code"]) == (1 + loading, 130)
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", site.port), timeout=5)
 
