@@ -19,6 +19,7 @@ Nothing is loaded before it is needed.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mirror.manifest import ChangeLine, Entry
     from mirror.restore import RestoreReport
     from mirror.rollback import RollbackReport
+    from mirror.serve.receiver import ReceiveReport
     from mirror.serve.site import SiteReport
     from mirror.tally import SyncReport, VerifyReport
     from mirror.target import TargetSpec
@@ -175,19 +177,33 @@ def sums(target: str | PathLike[str], **options: Any) -> Iterator[tuple[str, byt
     return run(spec, at, algorithm, call.settle())
 
 
-def _serve(target: str | PathLike[str], *, site: bool = False, **options: Any) -> SiteReport:
+def _serve(target: str | PathLike[str], *, site: bool = False, **options: Any) -> SiteReport | ReceiveReport:
     """With `site=True`, serve a snapshot as a web site until a signal comes; a `SiteReport`. options: at, listen, memory,
-    and how to reach the target. A listener hears of the URL: the notice `listening`."""
+    and how to reach the target. A listener hears of the URL: the notice `listening`.
+
+    With `keys=FILE`, hold the targets below a folder for clients with keys; a `ReceiveReport`. options: listen, certfile,
+    keyfile, insecure, max_body, imports, client_timeout, min_free, cache_dir."""
     from mirror.config import serve_site_options
     from mirror.errors import UsageError
     from mirror.serve.site import serve_site
 
     call = _Call("serve", options)
+    if options.get("keys") and not site:
+        return _receive(target, call)
     spec, chosen = call.target(target), serve_site_options(call.asked)
     job = call.settle()
     if not site:
-        raise UsageError("cannot serve", where=str(target), why="it is not said what for", hint="say site=True")
+        raise UsageError("cannot serve", where=str(target), why="it is not said what for", hint="say site=True, or keys=FILE")
     return serve_site(spec, chosen, job)
+
+
+def _receive(root: str | PathLike[str], call: _Call) -> ReceiveReport:
+    from mirror.config import receive_options
+    from mirror.events import Notice
+    from mirror.serve.receiver import receive
+
+    chosen = receive_options(call.asked, lambda kind, text: call.job.say(Notice(kind, text)))
+    return receive(os.fspath(root), chosen, call.settle())
 
 
 # -- sync, restore, rollback, serve and verify are modules as well -----------------------------------------------------

@@ -94,7 +94,7 @@ def check_request(
     """Whose request this is. known: the key of a name, None where there is none; target: path and query as they were sent; headers:
     names in lower case. Unsigned says what is wrong. The body has still to be held against the Content-Digest."""
     if "signature-input" not in headers or "signature" not in headers:
-        raise Unsigned("not-signed", "the request is not signed")
+        raise Unsigned("not-signed", "the request is not signed: name the file with the key, by --key-file or MIRROR_KEY_FILE")
     message = _Message(dict(headers), method=method, url=f"http://mirror{target}")
     asked = _Asked(known)
     parameters = _verified(message, asked, _ASKS, _covered(headers))

@@ -144,7 +144,7 @@ def test_from_the_command_line(server: Served, name: str, site: Path, tmp_path: 
     assert listed.returncode == 0, listed.stderr
     assert json.loads(listed.stdout.splitlines()[0])["number"] == 1
     without = run("ls", url)
-    assert (without.returncode, without.stdout) == (2, "")
+    assert (without.returncode, without.stdout) == (7, "")
     assert "--key-file" in without.stderr
 
 
@@ -247,7 +247,7 @@ def test_without_a_signature_nothing(raw: Raw, name: str) -> None:
     for method in ("GET", "PUT", "POST", "DELETE", "OPTIONS"):
         status, said = raw.ask(method, f"/{name}/mirror.json", sign=False)
         assert (status, said["kind"]) == (401, "not-signed")
-    assert f"GET /{name}/mirror.json: the request is not signed (not-signed)" in raw.server.log
+    assert f"GET /{name}/mirror.json: the request is not signed: name the file" in raw.server.log
 
 
 @pytest.mark.parametrize("seconds", [-WINDOW - 100, WINDOW + 100])
@@ -498,6 +498,27 @@ def test_what_cannot_be_served_is_told(words: str, code: int, error: str, server
     done = run("serve", *words.replace("KEYS", str(server.keys)).split())
     assert (done.returncode, done.stdout) == (code, "")
     assert error in done.stderr
+
+
+def test_from_python(site: Path, tmp_path: Path) -> None:
+    """Also in the process of somebody's program, until a signal comes."""
+    code = (
+        "import mirror, os, signal, sys\n"
+        "def stop(stamped):\n"
+        "    if getattr(stamped.event, 'kind', '') == 'listening':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "report = mirror.serve(sys.argv[1], keys=sys.argv[2], listen='127.0.0.1:0', max_body='1M', listeners=[stop])\n"
+        "print(report.exit_code, report.answers, report.targets)\n"
+        "try:\n"
+        "    mirror.serve(sys.argv[1], keys=sys.argv[2], at='1')\n"
+        "except TypeError as error:\n"
+        "    print(error)\n"
+    )
+    server = Served(tmp_path / "server")
+    server.init("www")
+    words = [sys.executable, "-W", "error", "-c", code, str(server.root), str(server.keys)]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["0 0 ['www']", "mirror.serve() has no option 'at'"], done.stderr
 
 
 def test_without_the_extra_it_says_what_to_install(server: Served) -> None:

@@ -339,6 +339,15 @@ def test_records_out_of_turn(good: Good) -> None:
     assert good.store.create(record_key(2), changed(good, **later, previous=right))
 
 
+def test_an_index_that_is_spoilt_costs_nothing_but_time(good: Good) -> None:
+    good.send("packs/", "index/", "manifests/", "log/")
+    (state,) = (good.server.folder / "cache/served" / str(good.record["target"])).glob("state.sqlite")
+    state.write_bytes(os.urandom(state.stat().st_size))
+    right = {"number": 1, "blake3": blake3(good.objects[record_key(1)]).hexdigest()}
+    later = {"number": 2, "time": "2999-01-01T00:00:00.000Z", "live": [[1, 2]], "uuid": "0" * 32, "previous": right}
+    assert good.store.create(record_key(2), changed(good, **later))
+
+
 def test_who_may_prune_may_forget_but_not_invent(good: Good) -> None:
     good.send("packs/", "index/", "manifests/", "log/")
     pruner = ServedStore(good.server.spec(good.name, good.server.folder / "pruner.key"), patience_seconds=0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from typing import Final, Protocol
 from mirror.access import APPEND, PRUNE
 from mirror.errors import DamageError, MirrorError
 from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, ObjectName, record_number
-from mirror.log import RECORD_MAX
+from mirror.log import RECORD_MAX, Record
 from mirror.serve.examine import MOST, Examiner, Hash, Read, Rejected
 from mirror.serve.records import Clerk
 from mirror.store import MaintainedStore, Stat
@@ -99,7 +100,7 @@ class Verifying:
         number = record_number(key)
         if number is not None:
             data = read(0, size)
-            record = self._thread.submit(lambda: self._records().judge(number, data, rights)).result()
+            record = self._thread.submit(self._judge, number, data, rights).result()
             if record is None and self._store.size(key) is None:
                 raise Rejected("the log goes on beyond it, and it is not there: have `mirror verify` look at the target")
             return (record.number, record.kind) if record else None
@@ -124,6 +125,14 @@ class Verifying:
         if self._clerk:
             self._thread.submit(self._clerk.close).result()
         self._thread.shutdown()
+
+    def _judge(self, number: int, data: bytes, rights: Container[str]) -> Record | None:
+        try:
+            return self._records().judge(number, data, rights)
+        except sqlite3.DatabaseError:  # what is kept on this host may be spoilt at any time, and costs time alone
+            self._records().close(discard=True)
+            self._clerk = None
+            return self._records().judge(number, data, rights)
 
     def _records(self) -> Clerk:
         self._clerk = self._clerk or Clerk(self._store, self._uuid, self._cache)

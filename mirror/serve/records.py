@@ -45,8 +45,10 @@ class Clerk:
         self._reader = ManifestReader(store, None)
         self._known = 0
 
-    def close(self) -> None:
-        """Give the index back. In the thread that made this."""
+    def close(self, discard: bool = False) -> None:
+        """Give the index back, or throw it away: it turned out to be spoilt. In the thread that made this."""
+        if discard:
+            self._state.discard()
         self._state.close()
         self._held.close()
 
@@ -76,6 +78,8 @@ class Clerk:
             self._check_names(record, head)
         except MirrorError as error:
             raise Rejected(f"{error.why} ({error.where})" if error.where and error.where != where else error.why) from None
+        except NotFound as error:
+            raise Rejected(f"{error} is not here") from None
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise Rejected(f"a member is missing or malformed ({error})") from None
         return record
