@@ -232,6 +232,7 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
     """How to reach a store."""
     from mirror.store import StoreSpec
     from mirror.store.aws import with_environment
+    from mirror.store.dav_access import with_login
 
     spec = StoreSpec(
         url,
@@ -242,19 +243,21 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
         transfers=asked.whole("transfers", StoreSpec("").transfers, least=1),
         key_file=asked.text("key_file"),
         insecure=asked.switch("insecure"),
+        single_writer=asked.switch("single_writer"),
     )
-    return with_environment(spec, os.environ)
+    return with_login(with_environment(spec, os.environ), os.environ)
 
 
 def target_spec(text: str | os.PathLike[str], asked: Settings, say: Callable[[str, str], None]) -> TargetSpec:
     """How to reach a target. say: told (kind, text) when there is nowhere to keep what the next run could use."""
+    from mirror.store.dav_access import with_login
     from mirror.store.open import normalise_url
     from mirror.target import TargetSpec
 
     named = asked.text("store")
     store = normalise_url(url_of(named, "--store")) if named else ""
-    # A store on S3 that a live folder names is reached by what is known here of S3.
-    apart = replace(store_spec(store or "s3://", asked), url=store)
+    # A store on S3, or on WebDAV, that a live folder names is reached by what is known here of those.
+    apart = with_login(replace(store_spec(store or "s3://", asked), url=store), os.environ)
     return TargetSpec(store_spec(normalise_url(url_of(text, "TARGET")), asked), cache_folder(asked, say), apart)
 
 

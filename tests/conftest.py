@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from davservers import DavServer, NginxDav, RcloneDav, WeedDav
 from nginx import Nginx, server_block
 from servers import SeaweedFS
 
@@ -107,6 +108,32 @@ def s3(seaweed: SeaweedFS, shared_bucket: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.admin.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.admin.secret_key)
     return S3(seaweed, shared_bucket, uuid.uuid4().hex[:12])
+
+
+@pytest.fixture(scope="session")
+def dav_servers(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Callable[[str], DavServer]]:
+    """The WebDAV servers of this test run by name, each started when it is first asked for."""
+    with ExitStack() as running:
+        found: dict[str, DavServer] = {}
+
+        def named(name: str) -> DavServer:
+            if name not in found:
+                folder = tmp_path_factory.mktemp(f"dav-{name}")
+                made = {
+                    "nginx": lambda: NginxDav(folder),
+                    "rclone": lambda: RcloneDav(folder),
+                    "weed": lambda: WeedDav(folder, request.getfixturevalue("seaweed").filer),
+                }
+                found[name] = running.enter_context(made[name]())
+            return found[name]
+
+        yield named
+
+
+@pytest.fixture(params=["nginx", "rclone", "weed"])
+def dav(request: pytest.FixtureRequest, dav_servers: Callable[[str], DavServer]) -> DavServer:
+    """Each WebDAV server, one after the other."""
+    return dav_servers(request.param)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ LISTEN, ROOT = "listen 80;", "root /srv/www;"
 
 _CONFIG = """
 daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log notice;
 {user}
@@ -60,10 +60,11 @@ def binary() -> str:
 
 
 class Nginx:
-    """One nginx that serves one folder. folder: for what is the server's own; block: a `server { … }` with LISTEN and ROOT."""
+    """One nginx that serves one folder. folder: for what is the server's own; block: a `server { … }` with LISTEN and ROOT;
+    workers: processes that serve."""
 
-    def __init__(self, folder: Path, root: Path, block: str) -> None:
-        self.folder, self.root, self.block = folder, root, block
+    def __init__(self, folder: Path, root: Path, block: str, workers: int = 1) -> None:
+        self.folder, self.root, self.block, self.workers = folder, root, block, workers
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -88,7 +89,13 @@ class Nginx:
         # The master of root would give its workers to a user who may not look into a test's folders.
         user = "" if os.geteuid() else f"user {pwd.getpwuid(0).pw_name};"
         config.write_text(
-            _CONFIG.format(folder=folder, user=user, temporary="\n    ".join(_temporary(nginx, folder)), block=self._block())
+            _CONFIG.format(
+                folder=folder,
+                user=user,
+                workers=self.workers,
+                temporary="\n    ".join(_temporary(nginx, folder)),
+                block=self._block(),
+            )
         )
         command = [nginx, "-p", str(folder), "-c", str(config), "-e", str(self._log)]
         self._process = subprocess.Popen(

@@ -95,6 +95,7 @@ class SeaweedFS:
         ]
         self.port = s3
         self.endpoint_url = f"http://127.0.0.1:{s3}"
+        self.filer = f"127.0.0.1:{filer}.{filer_grpc}"  # as weed's other programs want it
         self._log = data / "weed.log"
         command = [
             weed_binary(),

@@ -211,7 +211,8 @@ def test_help_loads_nothing_heavy(given: list[str]) -> None:
         ("sync a b --log-file n/o", "cannot write the log file n/o: No such file or directory; name another with --log-file"),
         (
             "sync a gopher://b",
-            "gopher://: stores of this kind are not known; known are a folder, file://, s3://, gs://, az://, https://, memory://",
+            "gopher://: stores of this kind are not known; known are a folder, file://, s3://, gs://, az://, https://, "
+            "dav+https://, memory://",
         ),
     ],
 )

@@ -91,7 +91,7 @@ class WebServer:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                self.send_response(say.status)
+                self.send_response_only(say.status)
                 for name, value in say.headers.items():
                     self.send_header(name, value)
                 length = len(say.body) if say.length is None else say.length
@@ -105,7 +105,7 @@ class WebServer:
                 if say.cut >= 0 or length != len(say.body):
                     self.close_connection = True
 
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_MKCOL = answer
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_MKCOL = do_MOVE = do_PROPFIND = answer
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True

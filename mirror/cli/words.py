@@ -97,13 +97,20 @@ ACCESS: Final = (
 INSECURE: Final = Flag("insecure", "accept plain http:// to or from another machine: everybody on the way can read what passes")
 REACH: Final = (
     CONFIG,
-    Flag("store", "the store of a tree, where it is not in its .mirror: another folder, or s3://bucket/prefix", "STORE"),
+    Flag(
+        "store",
+        "the store of a tree, where it is not in its .mirror: another folder, s3://bucket/prefix, dav+https://host/path",
+        "STORE",
+    ),
     Flag("cache-dir", "where this host keeps what makes the next run fast; may be lost at any time", "FOLDER"),
     *ACCESS,
     Flag("key-file", "the file with this client's key for a target at http(s)://, as `mirror key new` printed it", "FILE"),
     INSECURE,
     Flag("bwlimit", "at most so many bytes a second to and from the store, such as 10M", "SIZE"),
     Flag("transfers", "requests to the store in flight (default 8)", "N"),
+)
+SINGLE_WRITER: Final = Flag(
+    "single-writer", "write to a WebDAV server that cannot keep two writers apart: you vouch that there is only ever one"
 )
 WORKERS: Final = Flag("workers", "processes that share the work of a large run; 0: none but this one (default 2)", "N")
 MAX_DURATION: Final = Flag("max-duration", "stop after so long, such as 2h; progress is kept, exit 10", "TIME")
@@ -167,9 +174,9 @@ SYNC: Final = Verb(
     ("SRC", "TARGET"),
     """Make the target's newest snapshot what the site SRC is now.
 
-    SRC is a folder, s3://bucket/prefix, or any fsspec URL; TARGET a folder or s3://bucket/prefix. What is in SRC is mirrored, a
-    slash at the end never matters. What the target has already is not sent; when nothing changed, nothing is written. If the run
-    dies, give the same command again: it goes on where it was.""",
+    SRC is a folder, s3://bucket/prefix, or any fsspec URL; TARGET a folder, s3://bucket/prefix or dav+https://host/path. What is in
+    SRC is mirrored, a slash at the end never matters. What the target has already is not sent; when nothing changed, nothing is
+    written. If the run dies, give the same command again: it goes on where it was.""",
     (
         *MAKING,
         DRY_RUN,
@@ -211,6 +218,7 @@ SYNC: Final = Verb(
         *LEASES,
         Flag("release", "go on although `mirror rollback` holds the target (exit 11 without this); the hold is over then"),
         PUBLIC,
+        SINGLE_WRITER,
         WORKERS,
         CHANGES,
         *REACH,
@@ -224,7 +232,7 @@ INIT: Final = Verb(
     """Make an empty target.
 
     `sync` does that too; this is for making it with other rights, or ahead of time. Does nothing when it is there.""",
-    (*MAKING, *REACH, *REPORTS),
+    (*MAKING, SINGLE_WRITER, *REACH, *REPORTS),
 )
 
 RESTORE: Final = Verb(
@@ -282,6 +290,7 @@ ROLLBACK: Final = Verb(
         MIN_FREE,
         WAIT,
         *LEASES,
+        SINGLE_WRITER,
         WORKERS,
         CHANGES,
         *REACH,

@@ -14,7 +14,7 @@ A store crosses to worker processes as its `StoreSpec`, opened again there by `m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 Data = bytes | bytearray | memoryview
@@ -86,14 +86,18 @@ class MaintainedStore(WritableStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreSpec:
-    """What it takes to open a store, picklable: URL plus the client's settings (never a secret: those stay in the
+    """What it takes to open a store, picklable: URL plus the client's settings (no secret but `dav_password`: those stay in the
     environment, in the profile and in the key file, which workers share).
 
     url: folder path, `file://`, `s3://bucket/prefix`, `gs://`, `az://`, `https://host/path` (read only, or with a key the target of
-    a `mirror serve`), or `memory://NAME` (one process, tests). endpoint_url, region, profile: as boto3 means them.
-    static_credentials: the environment holds keys, and no file has anything to add to them (set by
+    a `mirror serve`), `dav+https://host/path`, or `memory://NAME` (one process, tests). endpoint_url, region, profile: as boto3
+    means them. static_credentials: the environment holds keys, and no file has anything to add to them (set by
     `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for no limit.
-    transfers: requests in flight. key_file: path of the client's key; insecure: plain http to another machine is accepted.
+    transfers: requests in flight.
+
+    key_file: path of a client's key. insecure: plain http to another machine is accepted. Of WebDAV: single_writer, the caller
+    vouches that nobody else writes there; dav_user and dav_password, as the environment has them (config.py alone reads it; they
+    are neither shown nor stored, and cross to this run's own workers); netrc, the file to look into where it has none.
     """
 
     url: str
@@ -105,3 +109,7 @@ class StoreSpec:
     transfers: int = 8
     key_file: str = ""
     insecure: bool = False
+    single_writer: bool = False
+    dav_user: str = ""
+    dav_password: str = field(default="", repr=False)
+    netrc: str = ""

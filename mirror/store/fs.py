@@ -21,17 +21,15 @@ import errno
 import os
 import stat
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 
 from mirror.errors import DamageError, NotFound, TargetMissingError, UsageError
 from mirror.store import Data, Stat
 from mirror.store.errnos import error_for
+from mirror.store.leftovers import is_abandoned, temporary_name
 
 TEMPORARY = ".mirror-tmp"
-_DAY = 86_400
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: opening a planted fifo must not hang; it means nothing on a regular file.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -146,7 +144,7 @@ class FolderStore:
         with self._errors("cannot clean up", TEMPORARY), suppress(FileNotFoundError), self._folder([TEMPORARY]) as folder:
             for entry in list(os.scandir(folder)):
                 with suppress(FileNotFoundError):
-                    if _abandoned(entry.name, entry.stat(follow_symlinks=False).st_mtime):
+                    if is_abandoned(entry.name, time.time() - entry.stat(follow_symlinks=False).st_mtime):
                         os.unlink(entry.name, dir_fd=folder)
                         removed += 1
         return removed
@@ -326,7 +324,7 @@ class FolderStore:
     @contextmanager
     def _temporary(self) -> Iterator[tuple[int, str, int]]:
         """A new temporary file: its folder, its name and its descriptor. Removed at the end, if it still has that name."""
-        name = f"{_host()}-{os.getpid()}-{os.urandom(8).hex()}"
+        name = temporary_name()
         with self._folder([TEMPORARY], make=True) as temporary:
             file = os.open(name, _WRITE, 0o600, dir_fd=temporary)
             try:
@@ -398,31 +396,3 @@ def _write_all(file: int, data: Data) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(file, rest) :]
-
-
-@cache
-def _host() -> str:
-    """This host and process-id namespace: a process id means nothing in another container."""
-    try:
-        space = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        space = 0
-    return f"{zlib.crc32(f'{os.uname().nodename} {space}'.encode()):08x}"
-
-
-def _abandoned(name: str, written: float) -> bool:
-    if time.time() - written > _DAY:
-        return True
-    host, _, rest = name.partition("-")
-    pid = rest.partition("-")[0]
-    return host == _host() and pid.isdecimal() and not _alive(int(pid))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

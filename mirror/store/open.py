@@ -13,7 +13,7 @@ from mirror.errors import UsageError
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.wrap import LimitedStore
 
-KNOWN = "a folder, file://, s3://, gs://, az://, https://, memory://"
+KNOWN = "a folder, file://, s3://, gs://, az://, https://, dav+https://, memory://"
 
 
 def open_store(spec: StoreSpec) -> MaintainedStore:
@@ -45,6 +45,10 @@ def normalise_url(url: str) -> str:
         from mirror.webclient.address import base_url
 
         return base_url(url)
+    if scheme in ("dav+https", "dav+http"):
+        from mirror.webclient.address import base_url
+
+        return f"dav+{base_url(url.removeprefix('dav+'))}"
     if scheme not in ("s3", "gs", "az", "memory"):
         raise UsageError("cannot use", where=f"{scheme}://", why="stores of this kind are not known", hint=f"known are {KNOWN}")
     if "@" in rest.partition("/")[0]:
@@ -74,6 +78,10 @@ def _open(spec: StoreSpec, url: str) -> MaintainedStore:
         return WebStore(spec)
     from dataclasses import replace
 
+    if scheme in ("dav+https", "dav+http"):
+        from mirror.store.dav import DavStore
+
+        return DavStore(replace(spec, url=url))
     from mirror.store.s3 import BucketStore
 
     return BucketStore(replace(spec, url=url))

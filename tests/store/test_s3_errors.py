@@ -347,7 +347,7 @@ def test_when_no_file_can_have_anything_to_add(isolated: Path, environment: dict
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("ftp://host/path", "known are a folder, file://, s3://, gs://, az://, https://, memory://"),
+        ("ftp://host/path", "known are a folder, file://, s3://, gs://, az://, https://, dav+https://, memory://"),
         ("s3://", "it names no bucket"),
         ("s3:///prefix", "it names no bucket"),
         ("s3://bucket/a//b", "its prefix has an empty component"),
