@@ -24,9 +24,13 @@ from mirror.serve.paths import Objects, Paths
 from mirror.serve.places import Places
 from mirror.serve.snapshots import LATEST, Snapshots
 from mirror.target import TargetSpec
+from mirror.webclient.address import host_and_port
 
 LISTEN: Final = ("127.0.0.1", 8080)
 MEMORY: Final = 64 << 20
+HEAD_SECONDS: Final = 20.0
+CONNECTIONS: Final = 1000
+GRACE_SECONDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,11 @@ def serve_site(target: TargetSpec, options: SiteOptions, job: Job) -> SiteReport
         objects = Objects(snapshots.store, small)
         contents = Contents(snapshots.store, objects, places, options.memory // 2, snapshots.live())
         app = pages.Pages(snapshots, Paths(objects, 2 * small), contents, voice.say, each=job.each_path)
-        report = SiteReport(snapshots.url, f"http://{listening.address(*listener.getsockname()[:2])}/")
+        report = SiteReport(snapshots.url, f"http://{host_and_port(*listener.getsockname()[:2])}/")
+        terms = listening.Terms(HEAD_SECONDS, CONNECTIONS, GRACE_SECONDS, longest_goes=True)
         told = f"snapshot {snapshots.view.number} of the site {snapshots.site} is served at {report.url}"
         try:
-            report.interrupted = listening.run(app, listener, partial(voice.begin, told))
+            report.interrupted = listening.run(app, listener, terms, partial(voice.begin, told))
         finally:
             voice.end()
         report.snapshot, report.seconds = snapshots.view.number, time.monotonic() - begun
@@ -122,9 +127,9 @@ class Voice:
         while self._waiting:
             self.job.say(self._waiting.popleft())
 
-    def begin(self, told: str, loop: asyncio.AbstractEventLoop) -> None:
-        """Visitors are let in."""
-        self._loop = loop
+    def begin(self, told: str) -> None:
+        """Visitors are let in. Called in the event loop."""
+        self._loop = asyncio.get_running_loop()
         self.speak()
         self.job.say(Notice("listening", told))
 
