@@ -42,7 +42,7 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         if self.process and self.process.poll() is None:
-            assert self.stop() == 0, self.log
+            assert self.stop() == 130, self.log
 
     def start(self) -> None:
         """Start it, and wait until it says where it listens."""
@@ -130,7 +130,7 @@ def main() -> None:
     root, _, keys = sys.argv[1:]
     options = ReceiveOptions(keys, ("127.0.0.1", 0), min_free=0)
     job = Job("serve", [lambda stamped: sys.stderr.write(getattr(stamped.event, "text", "") + "\n")])
-    receive(root, options, job, gates=lambda store, uuid, cache: Anything())
+    sys.exit(receive(root, options, job, gates=lambda store, uuid, cache: Anything()).exit_code)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ class ReceiveOptions:
 
 @dataclass
 class ReceiveReport:
-    """How a run went. answers: to all requests; refusals: of these; imported: objects that are new; targets: that it ended with."""
+    """How a run went. answers: to all requests; refusals: of these; imported: objects that are new; targets: that it ended with;
+    interrupted: a signal ended it."""
 
     root: str = ""
     url: str = ""
@@ -66,11 +67,12 @@ class ReceiveReport:
     imported: int = 0
     seconds: float = 0.0
     targets: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
-        """0: to be stopped is how a server ends."""
-        return 0
+        """130 after a signal, as for every run that is stopped by one."""
+        return 130 if self.interrupted else 0
 
 
 def receive(
@@ -111,8 +113,8 @@ def receive(
         )
         told = Notice("listening", f"listening on {url}, {len(holding.names())} targets")
         with closing(app):
-            listening.run(app, listener, terms, lambda: job.say(told))
-        report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names())
+            interrupted = listening.run(app, listener, terms, lambda: job.say(told))
+        report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names(), interrupted=interrupted)
     report.seconds = time.monotonic() - began
     return report
 
