@@ -749,8 +749,7 @@ def test_without_the_extra_it_says_how_to_get_it(packed: TargetSpec) -> None:
     )
     assert done.returncode == 2
     assert (
-        done.stderr
-        == "mirror: cannot serve a site: uvicorn is not installed; install the extra: pip install 'mirror-snapshot[serve]'\n"
+        done.stderr == "mirror: cannot serve: uvicorn is not installed; install the extra: pip install 'mirror-snapshot[serve]'\n"
     )
 
 

@@ -24,3 +24,14 @@ Both:
 
 Starlette and uvicorn are in the extra `serve`; only pages.py, protocol.py and listening.py load them.
 """
+
+from __future__ import annotations
+
+from mirror.errors import UsageError
+
+
+def not_installed(error: ImportError) -> UsageError:
+    """The error for a library of the extra that is missing."""
+    name = (error.name or str(error)).partition(".")[0]
+    hint = "install the extra: pip install 'mirror-snapshot[serve]'"
+    return UsageError("cannot serve", why=f"{name} is not installed", hint=hint)

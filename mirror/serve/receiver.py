@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from mirror.access import KeyFile
 from mirror.errors import UsageError
 from mirror.events import Job, Notice, RunStarted
+from mirror.serve import not_installed
 from mirror.serve.holding import Holding, Verifying
 from mirror.webclient.address import host_and_port, is_loopback
 
@@ -85,9 +86,7 @@ def receive(
     try:
         from mirror.serve import listening, protocol
     except ImportError as error:
-        name = (error.name or "starlette").partition(".")[0]
-        hint = "install it with: pip install 'mirror-snapshot[serve]'"
-        raise UsageError("cannot serve", why=f"{name} is missing, which the extra `serve` brings", hint=hint) from None
+        raise not_installed(error) from None
     began, root = time.monotonic(), os.path.abspath(root)
     _check(root, options)
     if options.certificate:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from mirror.errors import UsageError
 from mirror.events import Event, Job, Notice, RunStarted
+from mirror.serve import not_installed
 from mirror.serve.contents import Contents
 from mirror.serve.paths import Objects, Paths
 from mirror.serve.places import Places
@@ -69,7 +69,7 @@ def serve_site(target: TargetSpec, options: SiteOptions, job: Job) -> SiteReport
     try:
         from mirror.serve import listening, pages
     except ImportError as error:
-        raise _not_installed(error) from None
+        raise not_installed(error) from None
     begun, voice = time.monotonic(), Voice(job)
     with ExitStack() as stack:
         listener = stack.enter_context(closing(listening.listen(*options.listen)))
@@ -93,11 +93,6 @@ def serve_site(target: TargetSpec, options: SiteOptions, job: Job) -> SiteReport
         report.snapshot, report.seconds = snapshots.view.number, time.monotonic() - begun
         report.answers, report.bytes, report.failures = app.count.answers, app.count.bytes, app.count.failures
     return report
-
-
-def _not_installed(error: ImportError) -> UsageError:
-    return UsageError("cannot serve a site", why=f"{error.name or error} is not installed",
-                      hint="install the extra: pip install 'mirror-snapshot[serve]'")  # fmt: skip
 
 
 @dataclass
