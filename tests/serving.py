@@ -15,13 +15,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from servers import comes_up
+
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS = 60
 
 
 class Served:
@@ -54,14 +54,14 @@ class Served:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *words], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up and self.process.poll() is None:
-            found = re.search(r"listening on (https?://[\w.:\[\]]+)", self.log[began:])
-            if found:
-                self.url = found[1]
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"mirror serve did not come up:\n{self.log}")
+        found: list[str] = []
+
+        def is_up() -> bool:
+            found[:] = re.findall(r"listening on (https?://[\w.:\[\]]+)", self.log[began:])
+            return bool(found)
+
+        assert comes_up(self.process, is_up), f"mirror serve did not come up:\n{self.log}"
+        self.url = found[0]
 
     @property
     def port(self) -> int:

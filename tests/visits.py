@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from servers import Answer, Visitor
+from servers import START_SECONDS, Answer, Visitor, comes_up
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 60
 STOP_SECONDS = 30
 
 
@@ -94,7 +93,9 @@ def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served
     for each in hearing:
         each.start()
     try:
-        (notice,) = served.wait_for("notice", "listening") if not _died(served) else [{"text": ""}]
+        came = comes_up(served.process, lambda: bool(served.told("notice", "listening")))
+        assert came, f"it did not come up: {served.error}"
+        (notice,) = served.told("notice", "listening")
         served.port = int(re.findall(r"http://127\.0\.0\.1:([0-9]+)/", notice["text"])[0])
         yield served
         if served.process.poll() is None:
@@ -110,16 +111,6 @@ def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served
             stream.close()
     assert "Traceback" not in served.error, served.error
     assert "Exception" not in served.error, served.error
-
-
-def _died(served: Served) -> bool:
-    """Whether it ended before it listened."""
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up and not served.told("notice", "listening"):
-        if served.process.poll() is not None:
-            raise AssertionError(f"it did not come up: {served.error}")
-        time.sleep(0.005)
-    return False
 
 
 def _hear(served: Served) -> None:
