@@ -74,6 +74,11 @@ def comes_up(process: subprocess.Popen[Any], is_up: Callable[[], bool]) -> bool:
     return False
 
 
+def with_few_files(files: int) -> list[str]:
+    """What stands before a command that may have so many files open; nothing for 0: as many as this process."""
+    return ["bash", "-c", 'ulimit -n "$0"; exec "$@"', str(files)] if files else []
+
+
 def start_on_free_ports(
     start: Callable[[int], subprocess.Popen[Any]], is_up: Callable[[], bool], stop: Callable[[], None], log: Callable[[], str]
 ) -> None:

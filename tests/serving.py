@@ -19,17 +19,18 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from servers import comes_up
+from servers import comes_up, with_few_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class Served:
-    """One server. options: further words for `mirror serve`. anything: objects are not examined."""
+    """One server. options: further words for `mirror serve`. anything: objects are not examined. files: how many it may have open,
+    where that is to be few."""
 
-    def __init__(self, folder: Path, *options: str, anything: bool = False) -> None:
+    def __init__(self, folder: Path, *options: str, anything: bool = False, files: int = 0) -> None:
         self.folder, self.root, self.keys = folder, folder / "root", folder / "keys.json"
-        self._options, self._anything = options, anything
+        self._options, self._anything, self._files = options, anything, files
         self._log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -46,13 +47,18 @@ class Served:
 
     def start(self) -> None:
         """Start it, and wait until it says where it listens."""
+        few = with_few_files(self._files)
         program = [str(Path(__file__))] if self._anything else ["-W", "error", "-m", "mirror", "serve"]
         words = [str(self.root), "--keys", str(self.keys), *([] if self._anything else ["--listen", "127.0.0.1:0", *self._options])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MIRROR_CACHE_DIR": str(self.folder / "cache")}
         began = self._log.stat().st_size if self._log.exists() else 0
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, *words], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*few, sys.executable, *program, *words],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         found: list[str] = []
 

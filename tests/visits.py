@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from servers import START_SECONDS, Answer, Visitor, comes_up
+from servers import START_SECONDS, Answer, Visitor, comes_up, with_few_files
 
 ROOT = Path(__file__).parent.parent
 STOP_SECONDS = 30
@@ -76,8 +76,7 @@ class Served:
 def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served]:
     """`mirror serve WORDS --site --listen 127.0.0.1:0 --json`, once it listens. It is ended, and must have ended well. files: how
     many it may have open, where that is to be few."""
-    few = ["bash", "-c", 'ulimit -n "$0"; exec "$@"', str(files)] if files else []
-    command = [*few, sys.executable, "-W", "error", "-m", "mirror", "serve", *map(os.fspath, map(str, words))]
+    command = [*with_few_files(files), sys.executable, "-W", "error", "-m", "mirror", "serve", *map(os.fspath, map(str, words))]
     served = Served(
         subprocess.Popen(
             [*command, "--site", "--listen", "127.0.0.1:0", "--json"],
