@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sysconfig
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,14 +26,13 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from nginx import Nginx
-from servers import Answer, free_ports, weed_binary
+from servers import Answer, free_ports, start_on_free_ports, weed_binary
 from webservers import Asked, Say, WebServer
 
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
 
 USER, PASSWORD = "mirror-test", "mirror-test-password: ü"
-START_SECONDS = 30
 LOST = "lost"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "webdav.md"
 (_BLOCK,) = re.findall(r"^```nginx\n(server \{.*?^\})\n```$", PAGE.read_text("utf-8"), flags=re.S | re.M)
@@ -155,36 +153,27 @@ class _Started(DavServer):
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(3):  # a port can be taken between our look and the bind
-            (self.port,) = free_ports(1)
-            self._start()
-            if self._wait():
-                return self
-            self.stop()
-        raise AssertionError(f"{self.name} did not come up; its log:\n{(self.folder / 'log').read_text(errors='replace')[-4000:]}")
+        log = self.folder / "log"
+        start_on_free_ports(self._start, self._is_up, self.stop, lambda: log.read_text(errors="replace")[-4000:])
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _start(self) -> None:
+    def _start(self, attempt: int) -> subprocess.Popen[bytes]:
+        (self.port,) = free_ports(1)
         with open(self.folder / "log", "ab") as log:
             environment = {"HOME": str(self.folder), "TMPDIR": str(self.folder), "PATH": "/usr/bin:/bin"}
             self._process = subprocess.Popen(
                 self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
+        return self._process
 
-    def _wait(self) -> bool:
-        assert self._process
-        give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up and self._process.poll() is None:
-            try:
-                if self.raw("PUT", "/up", b"up").status in (201, 204):
-                    self.raw("DELETE", "/up")
-                    return True
-            except OSError:
-                pass
-            time.sleep(0.05)
-        return False
+    def _is_up(self) -> bool:
+        if self.raw("PUT", "/up", b"up").status not in (201, 204):
+            return False
+        self.raw("DELETE", "/up")
+        return True
 
     def stop(self) -> None:
         """End it, as a server that dies."""

@@ -14,17 +14,14 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Self
 
 import pytest
-from servers import Answer, Visitor, free_ports
+from servers import Answer, Visitor, free_ports, listens, start_on_free_ports
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hosting.md"
-START_SECONDS = 20
 # What the block of the page says of a machine, and what stands there in a test instead.
 LISTEN, ROOT = "listen 80;", "root /srv/www;"
 
@@ -68,18 +65,15 @@ class Nginx:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        # A port can be taken between our look and nginx's bind: try again with another, a bounded number of times.
-        for attempt in range(3):
-            self._start(self.folder / f"try{attempt}")
-            if self._wait():
-                return self
-            self._stop()
-        raise AssertionError(f"nginx did not come up; its log:\n{self.log()}")
+        start_on_free_ports(
+            lambda attempt: self._start(self.folder / f"try{attempt}"), lambda: listens(self.port), self._stop, self.log
+        )
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def _start(self, folder: Path) -> None:
+    def _start(self, folder: Path) -> subprocess.Popen[bytes]:
         folder.mkdir(parents=True)
         (self.port,) = free_ports(1)
         self.address = f"127.0.0.1:{self.port}"
@@ -101,22 +95,12 @@ class Nginx:
         self._process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={}
         )
+        return self._process
 
     def _block(self) -> str:
         block = self.block
         assert (block.count(LISTEN), block.count(ROOT)) == (1, 1), "the page's block has changed: what is to be replaced in it?"
         return block.replace(LISTEN, f"listen 127.0.0.1:{self.port};").replace(ROOT, f'root "{self.root}";')
-
-    def _wait(self) -> bool:
-        assert self._process
-        give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
-                return True
-            except OSError:
-                time.sleep(0.02)
-        return False
 
     def _stop(self) -> None:
         if self._process:

@@ -57,6 +57,41 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens there; OSError while nobody does."""
+    socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    return True
+
+
+def comes_up(process: subprocess.Popen[Any], is_up: Callable[[], bool]) -> bool:
+    """Wait until a server is up; whether it is. is_up: may say so by an OSError that it is not yet."""
+    give_up = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up and process.poll() is None:
+        with suppress(OSError):
+            if is_up():
+                return True
+        time.sleep(0.02)
+    return False
+
+
+def with_few_files(files: int) -> list[str]:
+    """What stands before a command that may have so many files open; nothing for 0: as many as this process."""
+    return ["bash", "-c", 'ulimit -n "$0"; exec "$@"', str(files)] if files else []
+
+
+def start_on_free_ports(
+    start: Callable[[int], subprocess.Popen[Any]], is_up: Callable[[], bool], stop: Callable[[], None], log: Callable[[], str]
+) -> None:
+    """Start a server that is told its ports, and wait until it is up. A port can be taken between our look (`free_ports`) and its
+    bind: so `start(attempt)` is called again, a bounded number of times, with `stop()` before."""
+    for attempt in range(3):
+        process = start(attempt)
+        if comes_up(process, is_up):
+            return
+        stop()
+    raise AssertionError(f"{process.args} did not come up; the end of its log:\n{log()}")
+
+
 class SeaweedFS:
     """One `weed server` with S3, in a folder of its own.
 
@@ -75,18 +110,13 @@ class SeaweedFS:
         self._client: Any = None
 
     def __enter__(self) -> Self:
-        # A port can be taken between our look and weed's bind: try again with others, a bounded number of times.
-        for attempt in range(3):
-            self._start(self.folder / f"try{attempt}")
-            if self._wait():
-                return self
-            self._stop()
-        raise AssertionError(f"SeaweedFS did not come up; the end of its log:\n{self.log_tail()}")
+        start_on_free_ports(lambda attempt: self._start(self.folder / f"try{attempt}"), self._is_up, self._stop, self.log_tail)
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def _start(self, data: Path) -> None:
+    def _start(self, data: Path) -> subprocess.Popen[bytes]:
         data.mkdir(parents=True)
         config = data / "s3.json"
         config.write_text(
@@ -137,38 +167,24 @@ class SeaweedFS:
                 stderr=log,
                 env={"HOME": str(data), "TMPDIR": str(data), "PATH": "/usr/bin:/bin", _CLEANUP: self._cleanup},
             )
+        return self._process
 
-    def _wait(self) -> bool:
+    def _is_up(self) -> bool:
         """Whether S3 answers, and stores an object (the volume server comes up later than S3 does)."""
-        assert self._process
-        give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up and self._process.poll() is None:
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-                connection.request("GET", "/healthz")
-                if connection.getresponse().status == 200:
-                    self._client = self.client()
-                    self._first_object(give_up)
-                    return True
-            except OSError:
-                time.sleep(0.05)
-            finally:
-                connection.close()
-        return False
-
-    def _first_object(self, give_up: float) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        while True:
-            try:
-                bucket = self.new_bucket()
-                self._client.put_object(Bucket=bucket, Key="up", Body=b"up")
-                self._client.delete_object(Bucket=bucket, Key="up")
-                return
-            except (BotoCoreError, ClientError):
-                if time.monotonic() > give_up:
-                    raise
-                time.sleep(0.1)
+        if not self._client:
+            with Visitor(self.port) as visitor:
+                if visitor.ask("/healthz").status != 200:
+                    return False
+            self._client = self.client()
+        try:
+            bucket = self.new_bucket()
+            self._client.put_object(Bucket=bucket, Key="up", Body=b"up")
+            self._client.delete_object(Bucket=bucket, Key="up")
+        except (BotoCoreError, ClientError):
+            return False
+        return True
 
     def _stop(self) -> None:
         if self._client:

@@ -15,21 +15,22 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from servers import comes_up, with_few_files
+
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS = 60
 
 
 class Served:
-    """One server. options: further words for `mirror serve`. anything: objects are not examined."""
+    """One server. options: further words for `mirror serve`. anything: objects are not examined. files: how many it may have open,
+    where that is to be few."""
 
-    def __init__(self, folder: Path, *options: str, anything: bool = False) -> None:
+    def __init__(self, folder: Path, *options: str, anything: bool = False, files: int = 0) -> None:
         self.folder, self.root, self.keys = folder, folder / "root", folder / "keys.json"
-        self._options, self._anything = options, anything
+        self._options, self._anything, self._files = options, anything, files
         self._log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -42,26 +43,31 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         if self.process and self.process.poll() is None:
-            assert self.stop() == 0, self.log
+            assert self.stop() == 130, self.log
 
     def start(self) -> None:
         """Start it, and wait until it says where it listens."""
+        few = with_few_files(self._files)
         program = [str(Path(__file__))] if self._anything else ["-W", "error", "-m", "mirror", "serve"]
         words = [str(self.root), "--keys", str(self.keys), *([] if self._anything else ["--listen", "127.0.0.1:0", *self._options])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MIRROR_CACHE_DIR": str(self.folder / "cache")}
         began = self._log.stat().st_size if self._log.exists() else 0
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, *words], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*few, sys.executable, *program, *words],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
-        give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up and self.process.poll() is None:
-            found = re.search(r"listening on (https?://[\w.:\[\]]+)", self.log[began:])
-            if found:
-                self.url = found[1]
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"mirror serve did not come up:\n{self.log}")
+        found: list[str] = []
+
+        def is_up() -> bool:
+            found[:] = re.findall(r"listening on (https?://[\w.:\[\]]+)", self.log[began:])
+            return bool(found)
+
+        assert comes_up(self.process, is_up), f"mirror serve did not come up:\n{self.log}"
+        self.url = found[0]
 
     @property
     def port(self) -> int:
@@ -130,7 +136,7 @@ def main() -> None:
     root, _, keys = sys.argv[1:]
     options = ReceiveOptions(keys, ("127.0.0.1", 0), min_free=0)
     job = Job("serve", [lambda stamped: sys.stderr.write(getattr(stamped.event, "text", "") + "\n")])
-    receive(root, options, job, gates=lambda store, uuid, cache: Anything())
+    sys.exit(receive(root, options, job, gates=lambda store, uuid, cache: Anything()).exit_code)
 
 
 if __name__ == "__main__":

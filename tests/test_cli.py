@@ -293,7 +293,7 @@ def test_every_flag_is_heeded_from_the_line_and_from_the_environment(way: str, t
         session.job.listeners = [*session.job.listeners, stop_when_it_listens]
         KeyFile("keys.json").add("nightly", ("read",))
         certified(here)
-    assert commands.COMMANDS[verb](session, given) in ((130,) if way == "serve" else (0, 4))
+    assert commands.COMMANDS[verb](session, given) in ((130,) if verb == "serve" else (0, 4))
     assert session.asked.unknown() == []
     variables = {f"MIRROR_{flag.dest.upper()}" for flag in words.VERBS[verb].flags}
     assert variables == {f"MIRROR_{flag.name.upper().replace('-', '_')}" for flag in words.VERBS[verb].flags}

@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -546,3 +547,23 @@ def test_the_good_copy_is_what_the_tests_think(good: Good) -> None:
     assert list(encode_fragments([StoredPack(ObjectName(PACK, pack.digest, 0), len(pack.data), pack.blocks)]))
     assert len(good.keys("manifests/")) >= 3
     assert hashlib.sha256(b"").digest() != read_client_key(str(good.server.key_file)).secret
+
+
+def test_who_comes_when_all_places_are_taken_is_sent_away(tmp_path: Path) -> None:
+    """With 256 open files there are 64 places: those who have one keep it, and when one leaves the next may come."""
+    with Served(tmp_path / "server", files=256) as server, ExitStack() as stack:
+        there = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(64)]
+        for number in range(8):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as late, suppress(ConnectionError):
+                assert late.recv(1) == b"", number
+        for each in there:
+            each.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert each.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 401"
+        there[0].close()
+        give_up = time.monotonic() + 10
+        while time.monotonic() < give_up:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as late, suppress(ConnectionError):
+                late.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+                if late.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 401":
+                    return
+        raise AssertionError("the place of who left is not given to the next")

@@ -701,7 +701,7 @@ def test_without_right_to_write_anywhere_and_without_home(packed: TargetSpec) ->
 @pytest.mark.parametrize(
     ("words", "code", "error"),
     [
-        ((), 2, "cannot serve T: it is not said what for; say --site to serve it as a web site"),
+        ((), 2, "cannot serve T: it is not said what for; say --site to serve a mirror to people"),
         (("--site", "--listen", "8080"), 2, "cannot use --listen '8080': it is no address"),
         (("--site", "--listen", "127.0.0.1:65536"), 2, "cannot use --listen"),
         (("--site", "--listen", "::1:80"), 2, "cannot use --listen"),
@@ -749,8 +749,7 @@ def test_without_the_extra_it_says_how_to_get_it(packed: TargetSpec) -> None:
     )
     assert done.returncode == 2
     assert (
-        done.stderr
-        == "mirror: cannot serve a site: uvicorn is not installed; install the extra: pip install 'mirror-snapshot[serve]'\n"
+        done.stderr == "mirror: cannot serve: uvicorn is not installed; install the extra: pip install 'mirror-snapshot[serve]'\n"
     )
 
 

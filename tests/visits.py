@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from servers import Answer, Visitor
+from servers import START_SECONDS, Answer, Visitor, comes_up, with_few_files
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 60
 STOP_SECONDS = 30
 
 
@@ -77,8 +76,7 @@ class Served:
 def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served]:
     """`mirror serve WORDS --site --listen 127.0.0.1:0 --json`, once it listens. It is ended, and must have ended well. files: how
     many it may have open, where that is to be few."""
-    few = ["bash", "-c", 'ulimit -n "$0"; exec "$@"', str(files)] if files else []
-    command = [*few, sys.executable, "-W", "error", "-m", "mirror", "serve", *map(os.fspath, map(str, words))]
+    command = [*with_few_files(files), sys.executable, "-W", "error", "-m", "mirror", "serve", *map(os.fspath, map(str, words))]
     served = Served(
         subprocess.Popen(
             [*command, "--site", "--listen", "127.0.0.1:0", "--json"],
@@ -94,7 +92,9 @@ def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served
     for each in hearing:
         each.start()
     try:
-        (notice,) = served.wait_for("notice", "listening") if not _died(served) else [{"text": ""}]
+        came = comes_up(served.process, lambda: bool(served.told("notice", "listening")))
+        assert came, f"it did not come up: {served.error}"
+        (notice,) = served.told("notice", "listening")
         served.port = int(re.findall(r"http://127\.0\.0\.1:([0-9]+)/", notice["text"])[0])
         yield served
         if served.process.poll() is None:
@@ -110,16 +110,6 @@ def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served
             stream.close()
     assert "Traceback" not in served.error, served.error
     assert "Exception" not in served.error, served.error
-
-
-def _died(served: Served) -> bool:
-    """Whether it ended before it listened."""
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up and not served.told("notice", "listening"):
-        if served.process.poll() is not None:
-            raise AssertionError(f"it did not come up: {served.error}")
-        time.sleep(0.005)
-    return False
 
 
 def _hear(served: Served) -> None:

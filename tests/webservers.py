@@ -12,14 +12,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from servers import free_ports
+from servers import free_ports, listens, start_on_free_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +135,22 @@ class WebServer:
 @contextmanager
 def python_server(root: Path) -> Iterator[str]:
     """`python -m http.server`: it knows no ranges."""
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(500):
-            assert process.poll() is None
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
+    port, process = 0, None
+
+    def start(attempt: int) -> subprocess.Popen[bytes]:
+        nonlocal port, process
+        (port,) = free_ports(1)
+        command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return process
+
+    def stop() -> None:
+        assert process
         process.kill()
         process.wait()
+
+    start_on_free_ports(start, lambda: listens(port), stop, str)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop()

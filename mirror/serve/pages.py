@@ -28,15 +28,14 @@ from mirror.keys import show
 from mirror.manifest import File, Page, Redirect
 from mirror.serve import answers
 from mirror.serve.contents import PIECE, Contents
+from mirror.serve.listening import SEND_SECONDS, cut_off
 from mirror.serve.paths import AddSlash, Paths, View, path_of, url_of
 from mirror.serve.snapshots import Snapshots
 
 T = TypeVar("T")
 METHODS: Final = ("GET", "HEAD")
-ABORT: Final = "mirror.abort"  # in a scope's extensions: what drops the connection at once, whatever is still to be sent
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 THREADS: Final = 24  # at once; each may hold a block as it is stored and as it is plain
-SEND_SECONDS: Final = 120.0  # in which a visitor must have taken a piece: 2 KB a second
 _TOLD: Final = 1000  # failures that are told apart, so that a page that is damaged is told once and not at every visit
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
@@ -85,7 +84,7 @@ class Pages:
                     await self._answer(scope, visit)
                 except TimeoutError:  # who does not take what he asked for keeps others away
                     visit.broken = True
-                    scope.get("extensions", {}).get(ABORT, lambda: None)()
+                    cut_off(scope)
                 except Exception as error:  # noqa: BLE001 - uvicorn closes the connection; somebody must hear why
                     visit.broken = True
                     self._failed(scope.get("raw_path") or b"", error)

@@ -27,9 +27,9 @@ from mirror.errors import AuthError, DamageError, MirrorError, NotFound, Tempora
 from mirror.keys import LATEST_KEY, MIRROR_KEY, record_number
 from mirror.serve.examine import Hash, Rejected
 from mirror.serve.holding import Held, Holding, NotHeld
+from mirror.serve.listening import cut_off
 from mirror.signing import DIGESTED, Nonces, Unsigned, check_request, digest_in, digest_of_body, sign_answer
 
-ABORT: Final = "mirror.abort"  # an extension of the scope: cuts the connection at once
 PIECE: Final = 256 << 10
 PAGE_MOST: Final = 10_000  # keys of a page of a listing
 DELETE_MOST: Final = 1000
@@ -121,7 +121,7 @@ class Protocol:
         try:
             await response(scope, patient_receive, patient_send)
         except (TimeoutError, NotFound, MirrorError):  # too slow a reader; or the object went away within the answer
-            scope.get("extensions", {}).get(ABORT, _nothing)()
+            cut_off(scope)
 
     async def _answer(self, ask: _Ask) -> Response:
         """The signed answer to a request; a refusal is one."""
@@ -358,10 +358,6 @@ class Protocol:
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
-
-def _nothing() -> None:
-    return
 
 
 def _entered(stack: AsyncExitStack, context: Any) -> Any:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 from mirror.access import KeyFile
 from mirror.errors import UsageError
 from mirror.events import Job, Notice, RunStarted
+from mirror.serve import not_installed
 from mirror.serve.holding import Holding, Verifying
-from mirror.webclient.address import is_loopback
+from mirror.webclient.address import host_and_port, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from mirror.store import MaintainedStore
 
 LISTEN: Final = ("127.0.0.1", 8750)
+HEAD_SECONDS: Final = 15.0  # or the time-out of clients, if that is less
+HEAD_BYTES: Final = 16 << 10
+IDLE_SECONDS: Final = 30
+GRACE_SECONDS: Final = 10
+CONNECTIONS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,8 @@ class ReceiveOptions:
 
 @dataclass
 class ReceiveReport:
-    """How a run went. answers: to all requests; refusals: of these; imported: objects that are new; targets: that it ended with."""
+    """How a run went. answers: to all requests; refusals: of these; imported: objects that are new; targets: that it ended with;
+    interrupted: a signal ended it."""
 
     root: str = ""
     url: str = ""
@@ -61,11 +68,12 @@ class ReceiveReport:
     imported: int = 0
     seconds: float = 0.0
     targets: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
-        """0: to be stopped is how a server ends."""
-        return 0
+        """130 after a signal, as for every run that is stopped by one."""
+        return 130 if self.interrupted else 0
 
 
 def receive(
@@ -76,36 +84,36 @@ def receive(
 ) -> ReceiveReport:
     """Hold the targets below `root` for clients, until a signal comes. UsageError, AuthError before anybody is let in."""
     try:
-        from mirror.serve import protocol, running
+        from mirror.serve import listening, protocol
     except ImportError as error:
-        name = (error.name or "starlette").partition(".")[0]
-        hint = "install it with: pip install 'mirror-snapshot[serve]'"
-        raise UsageError("cannot serve", why=f"{name} is missing, which the extra `serve` brings", hint=hint) from None
+        raise not_installed(error) from None
     began, root = time.monotonic(), os.path.abspath(root)
     _check(root, options)
     if options.certificate:
-        running.check_tls(options.certificate, options.private_key)
+        listening.check_tls(options.certificate, options.private_key)
     keys = KeyFile(options.keys)
     keys.keys()
     limits = protocol.Limits(
         options.max_body, 8 * options.imports, options.imports, options.client_timeout, options.min_free, options.min_free_percent
     )
     job.say(RunStarted("serve", "", root))
-    with closing(Holding(root, options.cache, gates)) as holding, closing(running.listen(*options.listen)) as listener:
+    with closing(Holding(root, options.cache, gates)) as holding, closing(listening.listen(*options.listen)) as listener:
         app = protocol.Protocol(holding, keys, limits, lambda kind, text: job.say(Notice(kind, text)))
-        host, port = options.listen[0], listener.getsockname()[1]
         scheme = "https" if options.certificate else "http"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        url = f"{scheme}://{host_and_port(options.listen[0], listener.getsockname()[1])}"
+        terms = listening.Terms(
+            min(HEAD_SECONDS, options.client_timeout),
+            CONNECTIONS,
+            GRACE_SECONDS,
+            idle_seconds=IDLE_SECONDS,
+            head_bytes=HEAD_BYTES,
+            certificate=options.certificate,
+            private_key=options.private_key,
+        )
+        told = Notice("listening", f"listening on {url}, {len(holding.names())} targets")
         with closing(app):
-            running.run(
-                app,
-                listener,
-                options.certificate,
-                options.private_key,
-                options.client_timeout,
-                lambda: job.say(Notice("listening", f"listening on {url}, {len(holding.names())} targets")),
-            )
-        report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names())
+            interrupted = listening.run(app, listener, terms, lambda: job.say(told))
+        report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names(), interrupted=interrupted)
     report.seconds = time.monotonic() - began
     return report
 
@@ -119,4 +127,4 @@ def _check(root: str, options: ReceiveOptions) -> None:
     if not options.certificate and not options.insecure and not is_loopback(options.listen[0]):
         why = "plain HTTP shows everybody on the way what is mirrored"
         hint = "give --certfile and --keyfile, listen on 127.0.0.1 behind a proxy with TLS, or accept that with --insecure"
-        raise UsageError("cannot listen on", where=f"{options.listen[0]}:{options.listen[1]}", why=why, hint=hint)
+        raise UsageError("cannot listen on", where=host_and_port(*options.listen), why=why, hint=hint)

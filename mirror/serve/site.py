@@ -17,16 +17,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from mirror.errors import UsageError
 from mirror.events import Event, Job, Notice, RunStarted
+from mirror.serve import not_installed
 from mirror.serve.contents import Contents
 from mirror.serve.paths import Objects, Paths
 from mirror.serve.places import Places
 from mirror.serve.snapshots import LATEST, Snapshots
 from mirror.target import TargetSpec
+from mirror.webclient.address import host_and_port
 
 LISTEN: Final = ("127.0.0.1", 8080)
 MEMORY: Final = 64 << 20
+HEAD_SECONDS: Final = 20.0
+CONNECTIONS: Final = 1000
+GRACE_SECONDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def serve_site(target: TargetSpec, options: SiteOptions, job: Job) -> SiteReport
     try:
         from mirror.serve import listening, pages
     except ImportError as error:
-        raise _not_installed(error) from None
+        raise not_installed(error) from None
     begun, voice = time.monotonic(), Voice(job)
     with ExitStack() as stack:
         listener = stack.enter_context(closing(listening.listen(*options.listen)))
@@ -79,20 +83,16 @@ def serve_site(target: TargetSpec, options: SiteOptions, job: Job) -> SiteReport
         objects = Objects(snapshots.store, small)
         contents = Contents(snapshots.store, objects, places, options.memory // 2, snapshots.live())
         app = pages.Pages(snapshots, Paths(objects, 2 * small), contents, voice.say, each=job.each_path)
-        report = SiteReport(snapshots.url, f"http://{listening.address(*listener.getsockname()[:2])}/")
+        report = SiteReport(snapshots.url, f"http://{host_and_port(*listener.getsockname()[:2])}/")
+        terms = listening.Terms(HEAD_SECONDS, CONNECTIONS, GRACE_SECONDS, longest_goes=True)
         told = f"snapshot {snapshots.view.number} of the site {snapshots.site} is served at {report.url}"
         try:
-            report.interrupted = listening.run(app, listener, partial(voice.begin, told))
+            report.interrupted = listening.run(app, listener, terms, partial(voice.begin, told))
         finally:
             voice.end()
         report.snapshot, report.seconds = snapshots.view.number, time.monotonic() - begun
         report.answers, report.bytes, report.failures = app.count.answers, app.count.bytes, app.count.failures
     return report
-
-
-def _not_installed(error: ImportError) -> UsageError:
-    return UsageError("cannot serve a site", why=f"{error.name or error} is not installed",
-                      hint="install the extra: pip install 'mirror-snapshot[serve]'")  # fmt: skip
 
 
 @dataclass
@@ -122,9 +122,9 @@ class Voice:
         while self._waiting:
             self.job.say(self._waiting.popleft())
 
-    def begin(self, told: str, loop: asyncio.AbstractEventLoop) -> None:
-        """Visitors are let in."""
-        self._loop = loop
+    def begin(self, told: str) -> None:
+        """Visitors are let in. Called in the event loop."""
+        self._loop = asyncio.get_running_loop()
         self.speak()
         self.job.say(Notice("listening", told))
 

@@ -20,6 +20,7 @@ from mirror.site.ahead import AT_ONCE
 from mirror.site.filters import Matcher
 from mirror.webclient import Stream
 from mirror.webclient.client import WebClient
+from mirror.webclient.parts import content_length
 
 _LARGEST: Final = 1 << 50
 _UNTOLD: Final = 4 << 30  # bytes of a file whose size the server does not tell: it lies on disk before it is looked at
@@ -130,8 +131,7 @@ class _Reader(io.RawIOBase):
         except MirrorError as error:
             raise OSError(errno.EIO, error.why) from error
         if not start:
-            packed, length = stream.headers.get("content-encoding"), stream.headers.get("content-length", "")
-            self.size = int(length) if length.isdigit() and not packed else None
+            self.size = None if stream.headers.get("content-encoding") else content_length(stream.headers)
         return stream
 
     def _resume(self) -> None:

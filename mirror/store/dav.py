@@ -20,9 +20,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from mirror.errors import DamageError, MirrorError, NotFound, TemporaryError, UsageError
+from mirror.errors import MirrorError, NotFound, TemporaryError, UsageError
 from mirror.keys import ObjectName
 from mirror.store import Data, Stat, StoreSpec
+from mirror.store.bounds import too_short
 from mirror.store.dav_access import login_for
 from mirror.store.dav_claims import Claims
 from mirror.store.dav_listing import Listed
@@ -66,8 +67,7 @@ class DavStore:
         for start, end in ranges:
             part = self._server.get_range(_checked(key), start, end) if start < end else b""
             if len(part) != max(end - start, 0):
-                why = f"it is shorter than the {end} bytes it should have"
-                raise DamageError("cannot read", where=self._server.where(key), why=why)
+                raise too_short(self._server.where(key), end)
             parts.append(part)
         return parts
 

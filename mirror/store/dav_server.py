@@ -20,11 +20,13 @@ from urllib.parse import quote, urlsplit
 
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError
 from mirror.store import Data
+from mirror.store.bounds import too_large
 from mirror.store.dav_listing import BYTES_MAX, WANTED, Listed, autoindex, multistatus, no_listing, responses
 from mirror.webclient import Answer, Payload, Sign
 from mirror.webclient.address import base_url
 from mirror.webclient.answers import error_for
 from mirror.webclient.client import WebClient
+from mirror.webclient.parts import asked_part, content_length
 
 LOCK_SECONDS = 20.0
 _WHOLE_MAX = 1 << 27  # where a part was asked for: twice a pack
@@ -96,12 +98,11 @@ class DavServer:
             size = self.size(path)
             if size is None or size <= limit:
                 raise
-            why = f"it has {size} bytes, more than the {limit} it may have"
-            raise DamageError("cannot read", where=self.where(path), why=why) from None
+            raise too_large(self.where(path), size, limit) from None
 
     def get_range(self, path: str, start: int, end: int) -> bytes:
         """The bytes [start, end), fewer where the file ends before. NotFound."""
-        asked = {"Range": f"bytes={start}-{end - 1}"}
+        asked = asked_part(start, end)
         answer = self._ask("GET", path, what="cannot read", limit=_WHOLE_MAX, headers=asked, accept=(200, 206, 416))
         if answer.status == 200:  # all of it: an empty file, of which no part can be named, or a server without parts
             return answer.body[start:end]
@@ -112,11 +113,11 @@ class DavServer:
         answer = self._ask("HEAD", path, what="cannot look at", accept=(200, 404, 405, 410))
         if answer.status != 200:
             return None
-        length = answer.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
+        length = content_length(answer.headers)
+        if length is None:
             why = "the server does not say how large it is"
             raise MirrorError("cannot look at", where=self.where(path), why=why, hint="is there a proxy that changes answers?")
-        return int(length)
+        return length
 
     def list(self, folder: str) -> Iterator[Listed]:
         """What is in a folder. NotFound; DamageError for an answer that is no listing."""

@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 
 from mirror.errors import DamageError, NotFound, TargetMissingError, UsageError
 from mirror.store import Data, Stat
+from mirror.store.bounds import too_large, too_short
 from mirror.store.errnos import error_for
 from mirror.store.leftovers import is_abandoned, temporary_name
 
@@ -79,16 +80,13 @@ class FolderStore:
     def get(self, key: str, limit: int) -> bytes:
         with self._file(key) as (file, size):
             if size > limit:
-                raise DamageError(
-                    "cannot read", where=self._where(key), why=f"it has {size} bytes, more than the {limit} it may have"
-                )
+                raise too_large(self._where(key), size, limit)
             return _pread(file, 0, size)
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         with self._file(key) as (file, size):
             if short := [end for _, end in ranges if end > size]:
-                why = f"it has {size} bytes, and bytes up to {max(short)} were asked for"
-                raise DamageError("cannot read", where=self._where(key), why=why)
+                raise too_short(self._where(key), max(short), size)
             return [_pread(file, start, end) for start, end in ranges]
 
     def size(self, key: str) -> int | None:

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from mirror.errors import DamageError, NotFound
+from mirror.errors import NotFound
 from mirror.store import Data, Stat
+from mirror.store.bounds import too_large, too_short
 
 
 class MemoryStore:
@@ -39,16 +40,13 @@ class MemoryStore:
     def get(self, key: str, limit: int) -> bytes:
         data = self._object(key)
         if len(data) > limit:
-            raise DamageError(
-                "cannot read", where=self._where(key), why=f"it has {len(data)} bytes, more than the {limit} it may have"
-            )
+            raise too_large(self._where(key), len(data), limit)
         return data
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         data = self._object(key)
         if short := [end for _, end in ranges if end > len(data)]:
-            why = f"it has {len(data)} bytes, and bytes up to {max(short)} were asked for"
-            raise DamageError("cannot read", where=self._where(key), why=why)
+            raise too_short(self._where(key), max(short), len(data))
         return [data[start:end] for start, end in ranges]
 
     def size(self, key: str) -> int | None:

@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from mirror.errors import DamageError, MirrorError, NotFound
+from mirror.errors import MirrorError, NotFound
 from mirror.objectclient.access import control_client
 from mirror.objectclient.answers import error_for, verdict
 from mirror.objectclient.build import client_builder, split_url
 from mirror.store import Data, Stat, StoreSpec
+from mirror.store.bounds import too_large, too_short
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -70,8 +71,7 @@ class BucketStore:
         def read() -> bytes:
             found = obstore.get(self._reader, key)
             if (size := found.meta["size"]) > limit:
-                why = f"it has {size} bytes, more than the {limit} it may have"
-                raise DamageError("cannot read", where=self._where(key), why=why)
+                raise too_large(self._where(key), size, limit)
             return found.bytes().to_bytes()
 
         return self._ask(read, "cannot read", key, may_be_absent=True)
@@ -92,8 +92,7 @@ class BucketStore:
 
         parts = self._ask(read, "cannot read", key, may_be_absent=True) if asked else []
         if [len(part) for part in parts] != [end - start for start, end in asked]:
-            why = f"it is shorter than the {max(ends)} bytes it should have"
-            raise DamageError("cannot read", where=self._where(key), why=why)
+            raise too_short(self._where(key), max(ends))
         rest = iter(parts)
         return [next(rest) if start < end else b"" for start, end in ranges]
 

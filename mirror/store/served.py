@@ -8,7 +8,6 @@ and for this very request; a refusal of somebody else is told in his words, and 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -17,8 +16,10 @@ from mirror.access import read_client_key
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
 from mirror.signing import Unsigned, check_answer, digest_of_body, sign_request
 from mirror.store import Data, Stat, StoreSpec
+from mirror.store.bounds import too_large, too_short
 from mirror.webclient import Answer, Payload
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
+from mirror.webclient.parts import asked_part, content_length, content_range
 
 _PAGE: Final = 5000
 _PAGE_BYTES: Final = 4 << 20
@@ -27,7 +28,6 @@ PACK_MOST: Final = 128 << 20  # bytes of the largest object
 _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
 _PASSING: Final = ("not-signed", "altered")  # may be a link that breaks
 _PAUSES: Final = (0.2, 0.5, 1.0, 0.0)  # seconds before an answer that is not believed is asked for again
-_PART: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
 _HINTS: Final = {
     "unknown-key": "ask for a key there: mirror key new NAME --rights read,append --keys FILE",
     "wrong-secret": "the key was made anew, or this is the key of another server: ask for it there",
@@ -58,9 +58,9 @@ class ServedStore:
             answer = self._ask("GET", key, what, limit=max(limit, _SMALL))
         except DamageError:
             size = self.size(key)
-            raise self._too_large(key, size if size is not None else limit + 1, limit) from None
+            raise too_large(self._client.where(key), size if size is not None else limit + 1, limit) from None
         if len(answer.body) > limit:
-            raise self._too_large(key, len(answer.body), limit)
+            raise too_large(self._client.where(key), len(answer.body), limit)
         return answer.body
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -68,12 +68,12 @@ class ServedStore:
 
     def size(self, key: str) -> int | None:
         try:
-            length = self._ask("HEAD", key, "cannot look at").headers.get("content-length", "")
+            length = content_length(self._ask("HEAD", key, "cannot look at").headers)
         except NotFound:
             return None
-        if not (length.isascii() and length.isdigit()):
+        if length is None:
             raise self._odd("cannot look at", key)
-        return int(length)
+        return length
 
     def list(self, prefix: str) -> Iterator[Stat]:
         after, more = "", True
@@ -119,21 +119,16 @@ class ServedStore:
             if size is None:
                 raise NotFound(key)
             if end > size:
-                raise self._too_short(key, size, end)
+                raise too_short(self._client.where(key), end, size)
             return b""
-        wanted = {"Range": f"bytes={start}-{end - 1}"}
-        answer = self._ask("GET", key, what, limit=max(end - start, _SMALL), headers=wanted, accept=(206, 416))
-        part = _PART.fullmatch(answer.headers.get("content-range", ""))
-        if not part:
+        limit = max(end - start, _SMALL)
+        answer = self._ask("GET", key, what, limit=limit, headers=asked_part(start, end), accept=(206, 416))
+        part = content_range(answer.headers)
+        if part is None or part.total is None:
             raise self._odd(what, key)
-        if int(part[3]) < end:
-            raise self._too_short(key, int(part[3]), end)
-        if (
-            answer.status != 206
-            or not part[1]
-            or (int(part[1]), int(part[2])) != (start, end - 1)
-            or len(answer.body) != end - start
-        ):
+        if part.total < end:
+            raise too_short(self._client.where(key), end, part.total)
+        if answer.status != 206 or (part.start, part.end) != (start, end) or len(answer.body) != end - start:
             raise self._odd(what, key)
         return answer.body
 
@@ -230,11 +225,8 @@ class ServedStore:
 
     def _told(self, answer: Answer, what: str, key: str) -> dict[str, Any]:
         """The JSON object of an answer."""
-        try:
-            found = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+        found = _object(answer)
+        if found is None:
             raise self._odd(what, key)
         return found
 
@@ -242,22 +234,19 @@ class ServedStore:
         where = self._client.where(key)
         return MirrorError(what, where=where, why="the answer is none that this program knows", hint="is the server a newer one?")
 
-    def _too_large(self, key: str, size: int, limit: int) -> DamageError:
-        why = f"it has {size} bytes, more than the {limit} it may have"
-        return DamageError("cannot read", where=self._client.where(key), why=why)
-
-    def _too_short(self, key: str, size: int, end: int) -> DamageError:
-        why = f"it has {size} bytes, and bytes up to {end} were asked for"
-        return DamageError("cannot read", where=self._client.where(key), why=why)
-
 
 def _said(answer: Answer) -> dict[str, Any]:
     """What a refusal says for programs; nothing where it says nothing."""
+    return _object(answer) or {}
+
+
+def _object(answer: Answer) -> dict[str, Any] | None:
+    """The JSON object that an answer is; None where it is none."""
     try:
         found = json.loads(answer.body)
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _text(text: object) -> str:

@@ -10,26 +10,25 @@ HEAD that is not allowed, or does not tell a length, is asked as GET. A body tha
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
-from mirror.errors import DamageError, NoListing, NotFound, UsageError
+from mirror.errors import NoListing, NotFound, UsageError
 from mirror.keys import MIRROR_KEY
 from mirror.store import Data, Stat, StoreSpec
+from mirror.store.bounds import too_large, too_short
 from mirror.webclient import Answer
 from mirror.webclient.answers import error_for
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
+from mirror.webclient.parts import asked_part, content_length, content_range
 
 _WHOLE: Final = 64 << 20  # bytes: the largest object that there may be, a pack
 _HELD: Final = 64 << 20  # bytes of whole objects that are kept; two packs, as writers close them
 _START: Final = 512  # bytes in which a page shows that it is one
 _PAGE: Final = 1 << 20  # bytes of a page that stands for a missing object, however small that may be
 _MORE: Final = 1 << 16  # bytes that an answer to a range may have too many: then the whole object is asked for
-_PART = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 
 
 class WebStore:
@@ -54,8 +53,7 @@ class WebStore:
         if _is_page(answer):
             raise NotFound(key)
         if (size := len(answer.body)) > limit:
-            why = f"it has {size} bytes, more than the {limit} it may have"
-            raise DamageError("cannot read", where=self._client.where(key), why=why)
+            raise too_large(self._client.where(key), size, limit)
         self._seen = True
         return answer.body
 
@@ -65,13 +63,13 @@ class WebStore:
     def size(self, key: str) -> int | None:
         try:
             answer = self._ask("HEAD", key, "cannot look at", 0, accept=(200, 405, 501))
-            length = answer.headers.get("content-length", "")
-            if answer.status != 200 or not length.isdigit() or _may_be_page(answer) or answer.headers.get("content-encoding"):
+            length = content_length(answer.headers)
+            if answer.status != 200 or length is None or _may_be_page(answer) or answer.headers.get("content-encoding"):
                 return self._look_closer(key)
         except NotFound:
             return None
         self._seen = True
-        return int(length)
+        return length
 
     def list(self, prefix: str) -> Iterator[Stat]:
         raise NoListing("cannot list", where=self.url, why="a web server does not say what it has",
@@ -130,7 +128,7 @@ class WebStore:
 
     def _look_closer(self, key: str) -> int | None:
         """The size of an object of which HEAD does not tell it; None where it is a page."""
-        answer = self._ask("GET", key, "cannot look at", _START + _MORE, headers=_range_of(0, _START), accept=(200, 206, 416),
+        answer = self._ask("GET", key, "cannot look at", _START + _MORE, headers=asked_part(0, _START), accept=(200, 206, 416),
                            limits={200: _WHOLE})  # fmt: skip
         if answer.status == 206 and answer.headers.get("content-encoding"):
             return len(self.get(key, _WHOLE))
@@ -139,14 +137,14 @@ class WebStore:
         self._seen = True
         if answer.status == 200:
             return len(answer.body)
-        total = _TOTAL.fullmatch(answer.headers.get("content-range", ""))
-        return int(total[1]) if total else len(self.get(key, _WHOLE))
+        part = content_range(answer.headers)
+        return part.total if part and part.total is not None else len(self.get(key, _WHOLE))
 
     def _range(self, key: str, start: int, end: int) -> bytes:
         held = self._of_held(key)
         if held is None and self._ranges:
             most = {200: _WHOLE, 206: end - start + _MORE, 416: _WHOLE}
-            answer = self._ask("GET", key, "cannot read", 0, headers=_range_of(start, end), accept=(200, 206, 416), limits=most)
+            answer = self._ask("GET", key, "cannot read", 0, headers=asked_part(start, end), accept=(200, 206, 416), limits=most)
             if answer.status == 200:
                 if _is_page(answer):
                     raise NotFound(key)
@@ -158,8 +156,7 @@ class WebStore:
         if held is None:
             held = self._fetch(key)
         if len(held) < end:
-            raise DamageError("cannot read", where=self._client.where(key),
-                              why=f"it is shorter than the {end} bytes it should have")  # fmt: skip
+            raise too_short(self._client.where(key), end)
         return held[start:end]
 
     # -- whole objects ---------------------------------------------------------------------------------------------
@@ -190,14 +187,10 @@ class WebStore:
         return data
 
 
-def _range_of(start: int, end: int) -> dict[str, str]:
-    return {"Range": f"bytes={start}-{end - 1}"}
-
-
 def _part(answer: Answer, start: int, end: int) -> bytes | None:
     """The bytes that were asked for; None where these are others, or packed: then the whole object tells."""
-    found = _PART.fullmatch(answer.headers.get("content-range", ""))
-    right = found and (int(found[1]), int(found[2]) + 1) == (start, end) and len(answer.body) == end - start
+    found = content_range(answer.headers)
+    right = found and (found.start, found.end) == (start, end) and len(answer.body) == end - start
     return answer.body if right and not answer.headers.get("content-encoding") else None
 
 

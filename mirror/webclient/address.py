@@ -34,12 +34,21 @@ def base_url(url: str) -> str:
         )
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise UsageError("cannot use", where=shown, why="its path has `.` or `..`", hint="give it without")
-    name = f"[{host}]" if ":" in host else host
-    place = name if port in (None, _PORTS[parts.scheme]) else f"{name}:{port}"
+    place = host_and_port(host, None if port == _PORTS[parts.scheme] else port)
     return f"{parts.scheme}://{place}{quote(parts.path.rstrip('/'), safe=_SAFE)}"
 
 
 _SAFE = "/%:@!$&'()*+,;=~-._"
+
+
+def host_and_port(host: str, port: int | None) -> str:
+    """A host, and its port if it is to be named, as a URL has them.
+
+    >>> host_and_port("example.org", None), host_and_port("::1", 8080)
+    ('example.org', '[::1]:8080')
+    """
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
 
 
 def check_plain(url: str, insecure: bool) -> None:

@@ -81,6 +81,11 @@ def refused_part(asked: Asked, say: Say) -> Say:
     return Say(416) if say.status == 206 else say
 
 
+def odd_length(asked: Asked, say: Say) -> Say:
+    """A digit to Python, none to HTTP."""
+    return Say(200, b"", {"Content-Length": "\u00b2"}, -1) if asked.method == "HEAD" and say.status == 200 else say
+
+
 def no_head(asked: Asked, say: Say) -> Say:
     return Say(405) if asked.method == "HEAD" else say
 
@@ -108,7 +113,7 @@ def refuses_missing(asked: Asked, say: Say) -> Say:
 
 TWISTS: list[Twist] = [
     lambda asked, say: say, no_ranges, others, headless_part, short_part, packed_part, refused_part, no_head, no_head_no_ranges,
-    lengthless, page_for_missing, all_html, refuses_missing,
+    odd_length, lengthless, page_for_missing, all_html, refuses_missing,
 ]  # fmt: skip
 
 
