@@ -486,10 +486,15 @@ def test_nobody_is_there(tmp_path: Path, server: Served) -> None:
         (". --keys KEYS --listen here", 2, "it is no address such as 127.0.0.1:8080"),
         (". --keys KEYS --listen 127.0.0.1:99999", 2, "it is no address"),
         (". --keys KEYS --listen 192.0.2.1:80 --insecure", 2, "cannot listen on 192.0.2.1:80"),
-        (". --keys KEYS --certfile KEYS", 2, "cannot use the certificate"),
+        (". --keys KEYS --listen a..b:0 --insecure", 2, "cannot listen on a..b:0: that is no name of a host; name another"),
+        (". --keys KEYS --certfile KEYS", 2, "and the key that should be in it are no certificate with its key"),
+        (". --keys KEYS --certfile none.pem", 2, "cannot read the certificate none.pem: no such file"),
+        (". --keys KEYS --certfile KEYS --keyfile none.pem", 2, "cannot read the private key none.pem: no such file"),
         (". --keys KEYS --keyfile KEYS", 2, "there is no --certfile"),
         (". --keys KEYS --imports 0", 2, "it is no whole number from 1 up"),
         (". --keys KEYS --max-body much", 2, "it is no size"),
+        (". --keys KEYS --max-body 0", 2, "it must be more than 0"),
+        (". --keys KEYS --client-timeout 0s", 2, "it must be more than 0"),
         (". --keys KEYS --client-timeout soon", 2, "it is no duration"),
         (". --keys KEYS --min-free most", 2, "it is no size"),
     ],
@@ -498,6 +503,23 @@ def test_what_cannot_be_served_is_told(words: str, code: int, error: str, server
     done = run("serve", *words.replace("KEYS", str(server.keys)).split())
     assert (done.returncode, done.stdout) == (code, "")
     assert error in done.stderr
+
+
+def test_a_target_is_not_the_folder_of_targets(tmp_path: Path, server: Served) -> None:
+    for layout, name in (("packed", "one"), ("tree", "two")):
+        assert run("init", str(tmp_path / name), "--layout", layout).returncode == 0
+        done = run("serve", str(tmp_path / name), "--keys", str(server.keys))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            f"it is a target itself, not the folder that holds targets; name the folder that it is in: mirror serve {tmp_path}"
+            in done.stderr
+        )
+
+
+def test_a_port_that_is_taken_is_told_in_one_clause(server: Served) -> None:
+    done = run("serve", str(server.root), "--keys", str(server.keys), "--listen", f"127.0.0.1:{server.port}")
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{server.port}: address already in use; name another address" in done.stderr
 
 
 def test_from_python(site: Path, tmp_path: Path) -> None:

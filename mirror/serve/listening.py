@@ -37,12 +37,14 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
+    except UnicodeError:  # Python's idna, of a name with an empty or an endless part
+        why = "that is no name of a host"
     except OSError as error:
-        hint = "name another address with --listen, such as 127.0.0.1:0 for any port that is free"
         # Of an errno the system's own words: create_server adds the address in Python.
         number = error.errno or 0
         why = os.strerror(number).lower() if number > 0 else (error.strerror or str(error)).lower()
-        raise UsageError("cannot listen on", where=address(host, port), why=why, hint=hint) from None
+    hint = "name another address with --listen, such as 127.0.0.1:0 for any port that is free"
+    raise UsageError("cannot listen on", where=address(host, port), why=why, hint=hint)
 
 
 def address(host: str, port: int) -> str:
