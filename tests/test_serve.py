@@ -193,6 +193,12 @@ def test_unknown_and_wrong_keys(server: Served, name: str, tmp_path: Path) -> No
     assert "127.0.0.1: GET" in [line for line in server.log.splitlines() if "wrong-secret" in line][-1]
 
 
+@pytest.mark.parametrize("path", ["", "/www/below", "/w%77w", "/-"])
+def test_a_url_that_names_no_target_of_a_server(path: str, server: Served) -> None:
+    with pytest.raises(UsageError, match=r"it is not the URL of a target of a `mirror serve`; write https://HOST/NAME"):
+        mirror.snapshots(f"{server.url}{path}", key_file=server.key_file)
+
+
 def test_a_revoked_key_is_none_at_once(server: Served, name: str) -> None:
     from mirror.access import KeyFile
 
@@ -446,6 +452,36 @@ def test_a_server_that_is_killed_costs_the_client_only_time(site: Path, tmp_path
     assert client.returncode == 0, errors
     assert mirror.verify(server.root / "www", against=site).exit_code == 0
     server.stop()
+
+
+def test_another_process_of_a_run_waits_for_the_server_from_its_first_request_on(tmp_path: Path) -> None:
+    from mirror.target import TargetSpec, open_target
+
+    (port,) = free_ports(1)
+    server = Served(tmp_path / "server", "--listen", f"127.0.0.1:{port}")
+    server.init("www")
+    server.start()
+    with open_target(TargetSpec(server.spec("www"))) as target:
+        server.stop(signal.SIGKILL)
+        with pytest.raises(TemporaryError, match="no connection"):  # nobody has ever seen it
+            open_store(server.spec("www")).size("mirror.json")
+        again = threading.Timer(1, server.start)
+        again.start()
+        assert open_store(target.spec.store).create("latest.json", b"{}")  # what a worker of this run would open
+        again.join()
+    server.stop()
+
+
+def test_keys_that_the_server_cannot_use_are_no_fault_of_the_client(tmp_path: Path) -> None:
+    with Served(tmp_path / "server") as server:
+        server.init("www")
+        store = ServedStore(server.spec("www"), patience_seconds=0)
+        whole = server.keys.read_bytes()
+        server.keys.write_bytes(b"{")
+        with pytest.raises(TemporaryError, match=r"answers 500: the server cannot use its file of keys: it is spoilt"):
+            store.get("mirror.json", 4096)
+        server.keys.write_bytes(whole)
+        assert store.size("mirror.json")
 
 
 def test_a_client_that_is_killed_leaves_nothing_half(server: Served, name: str, site: Path) -> None:

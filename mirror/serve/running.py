@@ -63,7 +63,8 @@ def check_tls(certificate: str, key: str) -> None:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             why = f"the key in {key or certificate} is that of another certificate"
         else:  # OpenSSL's own words for it name its source files, and nothing else
-            why = f"it and {key or 'the key that should be in it'} are no certificate with its key that can be read without a password"
+            whose = key or "the key that should be in it"
+            why = f"it and {whose} are no certificate with its key that can be read without a password"
         hint = "give PEM files: --certfile with the whole chain, --keyfile without a password"
         raise UsageError("cannot use the certificate", where=certificate, why=why, hint=hint) from None
 

@@ -12,12 +12,14 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from mirror.access import read_client_key
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
 from mirror.signing import Unsigned, check_answer, digest_of_body, sign_request
 from mirror.store import Data, Stat, StoreSpec
 from mirror.webclient import Answer, Payload
+from mirror.webclient.address import base_url, shown_url
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
 
 _PAGE: Final = 5000
@@ -28,6 +30,7 @@ _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has som
 _PASSING: Final = ("not-signed", "altered")  # may be a link that breaks
 _PAUSES: Final = (0.2, 0.5, 1.0, 0.0)  # seconds before an answer that is not believed is asked for again
 _PART: Final = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
+_TARGET: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HINTS: Final = {
     "unknown-key": "ask for a key there: mirror key new NAME --rights read,append --keys FILE",
     "wrong-secret": "the key was made anew, or this is the key of another server: ask for it there",
@@ -42,9 +45,19 @@ class ServedStore:
     used, and for plain http to another machine without `insecure`. `patience_seconds` is a parameter for tests."""
 
     def __init__(self, spec: StoreSpec, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        if not _TARGET.fullmatch(urlsplit(base_url(spec.url)).path):
+            hint = "write https://HOST/NAME; what lies behind a plain web server is read without a key (MIRROR_KEY_FILE)"
+            raise UsageError(
+                "cannot use", where=shown_url(spec.url), why="it is not the URL of a target of a `mirror serve`", hint=hint
+            )
         self._key = read_client_key(spec.key_file)
         self._client = WebClient(
-            spec.url, sign=self._sign, insecure=spec.insecure, connections=spec.transfers, patience_seconds=patience_seconds
+            spec.url,
+            sign=self._sign,
+            insecure=spec.insecure,
+            connections=spec.transfers,
+            answered=spec.answered,
+            patience_seconds=patience_seconds,
         )
         self._seen = False  # only ever goes from False to True: the server knows this target
 
