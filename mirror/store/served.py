@@ -26,6 +26,7 @@ _PAGE: Final = 5000
 _PAGE_BYTES: Final = 4 << 20
 _DELETE: Final = 1000
 PACK_MOST: Final = 128 << 20  # bytes of the largest object
+_LEAST_STRETCH: Final = 1 << 20  # bytes of a range for which there is patience
 _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
 _PASSING: Final = ("not-signed", "altered")  # may be a link that breaks
 _PAUSES: Final = (0.2, 0.5, 1.0, 0.0)  # seconds before an answer that is not believed is asked for again
@@ -126,7 +127,7 @@ class ServedStore:
     # -- one request -------------------------------------------------------------------------------------------------------
 
     def _range(self, key: str, start: int, end: int) -> bytes:
-        what = "cannot read"
+        """A range, in smaller parts once a large one broke off: what has come is not asked for again."""
         if start >= end:
             size = self.size(key)
             if size is None:
@@ -134,8 +135,25 @@ class ServedStore:
             if end > size:
                 raise self._too_short(key, size, end)
             return b""
+        parts, at, stretch = [], start, end - start
+        while at < end:
+            until = min(end, at + stretch)
+            last = until - at <= _LEAST_STRETCH
+            try:
+                parts.append(self._part(key, at, until, resend=last))
+            except TemporaryError:
+                if last:
+                    raise
+                stretch = max(_LEAST_STRETCH, (until - at) // 2)  # a link that cuts lets less pass
+                continue
+            at = until
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, key: str, start: int, end: int, *, resend: bool) -> bytes:
+        """A range in one request. resend: see `WebClient.request`."""
+        what = "cannot read"
         wanted = {"Range": f"bytes={start}-{end - 1}"}
-        answer = self._ask("GET", key, what, limit=max(end - start, _SMALL), headers=wanted, accept=(206, 416))
+        answer = self._ask("GET", key, what, limit=max(end - start, _SMALL), headers=wanted, accept=(206, 416), resend=resend)
         part = _PART.fullmatch(answer.headers.get("content-range", ""))
         if not part:
             raise self._odd(what, key)
@@ -160,12 +178,13 @@ class ServedStore:
         body: Data | None = None,
         headers: Mapping[str, str] | None = None,
         accept: Collection[int] = (200,),
+        resend: bool = True,
     ) -> Answer:
         """A signed answer of one of these statuses. NotFound; what else was said, as an error."""
         refusals = (400, 403, 404, 405, 409, 411, 413, 422, 428)
         for pause in _PAUSES:
             answer = self._client.request(
-                method, path, what=what, limit=limit, body=body, headers=headers, accept=(*accept, 401, *refusals)
+                method, path, what=what, limit=limit, body=body, headers=headers, accept=(*accept, 401, *refusals), resend=resend
             )
             doubt = self._doubt(answer, method) if answer.status != 401 else None
             if doubt is None or doubt.kind not in _PASSING:
