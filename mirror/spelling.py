@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
+_N = TypeVar("_N", int, float)
 HASHES: Final = ("xxh128", "blake3", "sha256")
 ON_ERROR: Final = ("continue", "stop")
 MOST_GRACE: Final = 1000  # snapshots: each takes up to 170 bytes of a record, which has 1 MiB at most
@@ -83,6 +84,22 @@ def duration(text: str) -> float:
     if not _DURATION.fullmatch(text.strip()):
         raise ValueError("it is no duration such as 90s, 45m, 26h or 7d")
     return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([smhdw]?)", text))
+
+
+def some_bytes(text: str) -> int:
+    """Bytes, more than none. ValueError for anything else."""
+    return _more_than_none(size(text))
+
+
+def some_time(text: str) -> float:
+    """Seconds, more than none. ValueError for anything else."""
+    return _more_than_none(duration(text))
+
+
+def _more_than_none(found: _N) -> _N:
+    if found <= 0:
+        raise ValueError("it must be more than 0")
+    return found
 
 
 def lease(text: str) -> float:

@@ -202,6 +202,8 @@ def open_target(
         state = stack.enter_context(_Closing(open_state(folder if folder and (not dry_run or _is_there(folder)) else None)))
         if spec.cache and not dry_run:
             _remember_url(spec.cache, url, str(info["uuid"]), str(info["layout"]))
+        # It answered just now: who opens it in another process, while the server is being started again, has to be as patient.
+        spec = replace(spec, store=replace(spec.store, answered=True))
         return Target(spec, store, info, state.state, new, tree, stack.pop_all())
 
 

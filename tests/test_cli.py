@@ -285,7 +285,7 @@ def test_every_flag_is_heeded_from_the_line_and_from_the_environment(way: str, t
         if flag.name not in ("quick", "part") and flag.dest not in left_out:  # these two do not go together
             value = OF_SYNC.get(flag.name, VALUES.get(flag.name)) if verb == "sync" else VALUES.get(flag.name)
             arguments += [f"--{flag.name}", *([str(value)] if flag.value else [])]
-    given, said = words.parse(words.VERBS[verb], [*PLACES[verb], *arguments])
+    given, said = words.parse(words.VERBS[verb], [*(["."] if way == "serve --keys" else PLACES[verb]), *arguments])
     session = Session(verb, "mirror", Out())
     given, asked = named.resolve(words.VERBS[verb], given, said, {}, session.notice)
     session.begin(asked)

@@ -193,6 +193,12 @@ def test_unknown_and_wrong_keys(server: Served, name: str, tmp_path: Path) -> No
     assert "127.0.0.1: GET" in [line for line in server.log.splitlines() if "wrong-secret" in line][-1]
 
 
+@pytest.mark.parametrize("path", ["", "/www/below", "/w%77w", "/-"])
+def test_a_url_that_names_no_target_of_a_server(path: str, server: Served) -> None:
+    with pytest.raises(UsageError, match=r"it is not the URL of a target of a `mirror serve`; write https://HOST/NAME"):
+        mirror.snapshots(f"{server.url}{path}", key_file=server.key_file)
+
+
 def test_a_revoked_key_is_none_at_once(server: Served, name: str) -> None:
     from mirror.access import KeyFile
 
@@ -448,6 +454,36 @@ def test_a_server_that_is_killed_costs_the_client_only_time(site: Path, tmp_path
     server.stop()
 
 
+def test_another_process_of_a_run_waits_for_the_server_from_its_first_request_on(tmp_path: Path) -> None:
+    from mirror.target import TargetSpec, open_target
+
+    (port,) = free_ports(1)
+    server = Served(tmp_path / "server", "--listen", f"127.0.0.1:{port}")
+    server.init("www")
+    server.start()
+    with open_target(TargetSpec(server.spec("www"))) as target:
+        server.stop(signal.SIGKILL)
+        with pytest.raises(TemporaryError, match="no connection"):  # nobody has ever seen it
+            open_store(server.spec("www")).size("mirror.json")
+        again = threading.Timer(1, server.start)
+        again.start()
+        assert open_store(target.spec.store).create("latest.json", b"{}")  # what a worker of this run would open
+        again.join()
+    server.stop()
+
+
+def test_keys_that_the_server_cannot_use_are_no_fault_of_the_client(tmp_path: Path) -> None:
+    with Served(tmp_path / "server") as server:
+        server.init("www")
+        store = ServedStore(server.spec("www"), patience_seconds=0)
+        whole = server.keys.read_bytes()
+        server.keys.write_bytes(b"{")
+        with pytest.raises(TemporaryError, match=r"answers 500: the server cannot use its file of keys: it is spoilt"):
+            store.get("mirror.json", 4096)
+        server.keys.write_bytes(whole)
+        assert store.size("mirror.json")
+
+
 def test_a_client_that_is_killed_leaves_nothing_half(server: Served, name: str, site: Path) -> None:
     for number in range(40):
         (site / f"large{number}").write_bytes(os.urandom(1 << 20))
@@ -486,10 +522,15 @@ def test_nobody_is_there(tmp_path: Path, server: Served) -> None:
         (". --keys KEYS --listen here", 2, "it is no address such as 127.0.0.1:8080"),
         (". --keys KEYS --listen 127.0.0.1:99999", 2, "it is no address"),
         (". --keys KEYS --listen 192.0.2.1:80 --insecure", 2, "cannot listen on 192.0.2.1:80"),
-        (". --keys KEYS --certfile KEYS", 2, "cannot use the certificate"),
+        (". --keys KEYS --listen a..b:0 --insecure", 2, "cannot listen on a..b:0: that is no name of a host; name another"),
+        (". --keys KEYS --certfile KEYS", 2, "and the key that should be in it are no certificate with its key"),
+        (". --keys KEYS --certfile none.pem", 2, "cannot read the certificate none.pem: no such file"),
+        (". --keys KEYS --certfile KEYS --keyfile none.pem", 2, "cannot read the private key none.pem: no such file"),
         (". --keys KEYS --keyfile KEYS", 2, "there is no --certfile"),
         (". --keys KEYS --imports 0", 2, "it is no whole number from 1 up"),
         (". --keys KEYS --max-body much", 2, "it is no size"),
+        (". --keys KEYS --max-body 0", 2, "it must be more than 0"),
+        (". --keys KEYS --client-timeout 0s", 2, "it must be more than 0"),
         (". --keys KEYS --client-timeout soon", 2, "it is no duration"),
         (". --keys KEYS --min-free most", 2, "it is no size"),
     ],
@@ -498,6 +539,23 @@ def test_what_cannot_be_served_is_told(words: str, code: int, error: str, server
     done = run("serve", *words.replace("KEYS", str(server.keys)).split())
     assert (done.returncode, done.stdout) == (code, "")
     assert error in done.stderr
+
+
+def test_a_target_is_not_the_folder_of_targets(tmp_path: Path, server: Served) -> None:
+    for layout, name in (("packed", "one"), ("tree", "two")):
+        assert run("init", str(tmp_path / name), "--layout", layout).returncode == 0
+        done = run("serve", str(tmp_path / name), "--keys", str(server.keys))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            f"it is a target itself, not the folder that holds targets; name the folder that it is in: mirror serve {tmp_path}"
+            in done.stderr
+        )
+
+
+def test_a_port_that_is_taken_is_told_in_one_clause(server: Served) -> None:
+    done = run("serve", str(server.root), "--keys", str(server.keys), "--listen", f"127.0.0.1:{server.port}")
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{server.port}: address already in use; name another address" in done.stderr
 
 
 def test_from_python(site: Path, tmp_path: Path) -> None:

@@ -31,10 +31,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 class Link:
     """A TCP proxy. fault: gets the number of an answer (from 1) and its first bytes; what it gives is sent in their place and the
-    connection is cut, None: all is passed on. cuts: so many connections are cut once a megabyte has come from the client."""
+    connection is cut, None: all is passed on. cuts: so many connections are cut once a megabyte has come from the client; most:
+    each connection is cut once it has given so many bytes to the client."""
 
-    def __init__(self, port: int, fault: Callable[[int, bytes], bytes | None], cuts: int = 0) -> None:
-        self._to, self._fault, self._cuts = port, fault, cuts
+    def __init__(self, port: int, fault: Callable[[int, bytes], bytes | None], cuts: int = 0, most: int = 1 << 40) -> None:
+        self._to, self._fault, self._cuts, self._most = port, fault, cuts, most
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.answers = self.faults = self.sent = 0
@@ -69,6 +70,7 @@ class Link:
         _close(client, there)
 
     def _down(self, client: socket.socket, there: socket.socket) -> None:
+        passed = 0
         with suppress(OSError):
             while data := there.recv(1 << 16):
                 if data.startswith(b"HTTP/1.1 "):
@@ -81,6 +83,10 @@ class Link:
                         client.sendall(instead)
                         break
                 client.sendall(data)
+                passed += len(data)
+                if passed > self._most:
+                    self.faults += 1
+                    break
         _close(client, there)
 
 
@@ -125,6 +131,21 @@ def test_a_sync_over_a_bad_link_ends_well(fault: str, server: Served, tmp_path: 
     assert len([key for key in kept if key.startswith("packs/")]) == 2
     assert not list((there / ".mirror-tmp").iterdir())
     assert mirror.verify(there, against=site).exit_code == 0
+
+
+def test_a_restore_ends_over_a_link_that_never_lets_a_pack_through(server: Served, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "large").write_bytes(os.urandom(12 << 20))
+    server.init(tmp_path.name)
+    mirror.sync(site, f"{server.url}/{tmp_path.name}", key_file=server.key_file)
+    with Link(server.port, lambda number, data: None, most=2_500_000) as link:
+        began = time.monotonic()
+        url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
+        assert mirror.restore(url, tmp_path / "back", key_file=server.key_file).exit_code == 0
+    assert link.faults
+    assert time.monotonic() - began < 30
+    assert things(tmp_path / "back") == things(site)
 
 
 def test_only_what_changed_crosses(server: Served, tmp_path: Path) -> None:

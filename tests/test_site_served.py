@@ -707,6 +707,7 @@ def test_without_right_to_write_anywhere_and_without_home(packed: TargetSpec) ->
         (("--site", "--listen", "::1:80"), 2, "cannot use --listen"),
         (("--site", "--listen", "192.0.2.1:8080"), 2, "cannot listen on 192.0.2.1:8080: "),
         (("--site", "--listen", "no.such.host.invalid:8080"), 2, "cannot listen on no.such.host.invalid:8080: "),
+        (("--site", "--listen", "a..b:0"), 2, "cannot listen on a..b:0: that is no name of a host; name another address"),
         (("--site", "--memory", "1M"), 2, "cannot use --memory '1M': it is less than 8M"),
         (("--site", "--at", "7", "--listen", "127.0.0.1:0"), 2, "cannot use the snapshot of T: there is no snapshot 7"),
         (

@@ -274,7 +274,7 @@ def test_what_speaks_no_tls_is_told() -> None:
     with WebServer(turns(Say())) as server, WebClient(server.url.replace("http:", "https:")) as client:
         with pytest.raises(MirrorError, match="it speaks no TLS") as found:
             client.request("GET", "a", what="cannot read")
-        assert found.value.kind == "tls"
+        assert (found.value.kind, found.value.exit_code) == ("tls", 2)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def _no_answer(found: Verdict, what: str, where: str) -> MirrorError:
     elif found.transport == "Connect":
         why = f"no connection to the server ({found.cause or 'it cannot be reached'})"
         if "certificate" in found.cause.lower() or "InvalidContentType" in found.cause:
-            return MirrorError(what, where=where, why=why, hint="check --endpoint-url: http or https?", kind="tls")
+            return UsageError(what, where=where, why=why, hint="check --endpoint-url: http or https?", kind="tls")
     elif found.transport == "Unknown":
         return MirrorError(what, where=where, why="what answers there does not speak S3", hint="check --endpoint-url")
     else:

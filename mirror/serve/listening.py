@@ -62,22 +62,36 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
+    except UnicodeError:  # Python's idna, of a name with an empty or an endless part
+        why = "that is no name of a host"
     except OSError as error:
-        hint = "name another address with --listen, such as 127.0.0.1:0 for any port that is free"
         # Of an errno the system's own words: create_server adds the address in Python.
         number = error.errno or 0
         why = os.strerror(number).lower() if number > 0 else (error.strerror or str(error)).lower()
-        raise UsageError("cannot listen on", where=host_and_port(host, port), why=why, hint=hint) from None
+    hint = "name another address with --listen, such as 127.0.0.1:0 for any port that is free"
+    raise UsageError("cannot listen on", where=host_and_port(host, port), why=why, hint=hint)
 
 
 def check_tls(certificate: str, key: str) -> None:
     """UsageError unless these files are a certificate and its key."""
+    for path in filter(None, (certificate, key)):
+        try:
+            with open(path, "rb"):
+                pass
+        except (OSError, ValueError) as error:
+            why = (getattr(error, "strerror", None) or str(error)).lower()
+            raise UsageError("cannot read the certificate" if path == certificate else "cannot read the private key",
+                             where=path, why=why, hint="give PEM files with --certfile and --keyfile") from None  # fmt: skip
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key or None, password=lambda: "")
     except (OSError, ssl.SSLError) as error:
-        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            why = f"the key in {key or certificate} is that of another certificate"
+        else:  # OpenSSL's own words for it name its source files, and nothing else
+            whose = key or "the key that should be in it"
+            why = f"it and {whose} are no certificate with its key that can be read without a password"
         hint = "give PEM files: --certfile with the whole chain, --keyfile without a password"
-        raise UsageError("cannot use the certificate", where=certificate, why=str(why).lower(), hint=hint) from None
+        raise UsageError("cannot use the certificate", where=certificate, why=why, hint=hint) from None
 
 
 def cut_off(scope: Scope) -> None:

@@ -185,7 +185,10 @@ class Protocol:
         ask.left = int(length)
         if ask.left and "content-digest" not in headers and "signature" in headers:
             raise Unsigned("not-signed", "it has a body and no Content-Digest")
-        keys = self._keys.keys()
+        try:
+            keys = self._keys.keys()
+        except MirrorError as error:  # no fault of who asks
+            raise Refusal(500, "auth", f"the server cannot use its file of keys: {error.why}") from None
         found: ClientKey = check_request(
             lambda name: keys[name].key if name in keys else None, self._nonces, ask.method, ask.target, headers
         )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from mirror.access import KeyFile
 from mirror.errors import UsageError
 from mirror.events import Job, Notice, RunStarted
+from mirror.keys import MIRROR_KEY, STORE
 from mirror.serve import not_installed
 from mirror.serve.holding import Holding, Verifying
 from mirror.webclient.address import host_and_port, is_loopback
@@ -110,7 +111,7 @@ def receive(
             certificate=options.certificate,
             private_key=options.private_key,
         )
-        told = Notice("listening", f"listening on {url}, {len(holding.names())} targets")
+        told = Notice("listening", f"listening on {url}, {_counted(len(holding.names()))}")
         with closing(app):
             interrupted = listening.run(app, listener, terms, lambda: job.say(told))
         report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names(), interrupted=interrupted)
@@ -122,9 +123,16 @@ def _check(root: str, options: ReceiveOptions) -> None:
     """UsageError for what cannot be served, or not like this."""
     if not os.path.isdir(root):
         raise UsageError("cannot serve", where=root, why="it is no folder", hint="name the folder that holds the targets")
+    if os.path.lexists(os.path.join(root, MIRROR_KEY)) or os.path.lexists(os.path.join(root, STORE, MIRROR_KEY)):
+        hint = f"name the folder that it is in: mirror serve {os.path.dirname(root)}"
+        raise UsageError("cannot serve", where=root, why="it is a target itself, not the folder that holds targets", hint=hint)
     if options.private_key and not options.certificate:
         raise UsageError("cannot use --keyfile", where=options.private_key, why="there is no --certfile", hint="give both")
     if not options.certificate and not options.insecure and not is_loopback(options.listen[0]):
         why = "plain HTTP shows everybody on the way what is mirrored"
         hint = "give --certfile and --keyfile, listen on 127.0.0.1 behind a proxy with TLS, or accept that with --insecure"
         raise UsageError("cannot listen on", where=host_and_port(*options.listen), why=why, hint=hint)
+
+
+def _counted(targets: int) -> str:
+    return "no target yet" if not targets else f"{targets} target{'s' if targets > 1 else ''}"

@@ -93,7 +93,8 @@ class StoreSpec:
     `mirror serve`, else read only), `dav+https://host/path`, or `memory://NAME` (one process, tests). endpoint_url, region,
     profile: as boto3 means them. static_credentials: the environment holds keys, and no file has anything to add to them (set by
     `mirror.store.aws.with_environment`; False is always right, and 0.3 s slower). bandwidth: bytes a second, 0 for no limit.
-    transfers: requests in flight.
+    transfers: requests in flight. answered: this run has had an answer from there, so another process of it is patient from its
+    first request on (of HTTP and WebDAV).
 
     key_file: path of the client's key; insecure: plain http to another machine is accepted. Of WebDAV: single_writer, the caller
     vouches that nobody else writes there; dav_user and dav_password, as the environment has them (config.py alone reads it; they
@@ -107,6 +108,7 @@ class StoreSpec:
     static_credentials: bool = False
     bandwidth: int = 0
     transfers: int = 8
+    answered: bool = False
     key_file: str = ""
     insecure: bool = False
     single_writer: bool = False

@@ -48,6 +48,7 @@ class DavStore:
             login_for(spec),
             insecure=spec.insecure,
             connections=spec.transfers,
+            answered=spec.answered,
             lock_seconds=lock_seconds,
         )
         self._claims = Claims(self._server, _CLAIMS, self._stage)

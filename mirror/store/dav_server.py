@@ -55,8 +55,8 @@ class Made(Enum):
 
 class DavServer:
     """All below one URL of a WebDAV server. url: http(s)://HOST/PATH; login: name and password, empty to say none; insecure: plain
-    http to another machine is accepted. called: what the server calls itself, known behind the first `make`. Any thread may use
-    it."""
+    http to another machine is accepted; answered: see `WebClient`. called: what the server calls itself, known behind the first
+    `make`. Any thread may use it."""
 
     def __init__(
         self,
@@ -65,13 +65,14 @@ class DavServer:
         *,
         insecure: bool = False,
         connections: int = 8,
+        answered: bool = False,
         lock_seconds: float = LOCK_SECONDS,
     ) -> None:
         self._web = base_url(url)
         parts = urlsplit(self._web)
         # From the host's root on: a folder's own URL ends in a slash, which the client's would not.
         root = f"{parts.scheme}://{parts.netloc}"
-        self._client = WebClient(root, sign=_basic(*login), insecure=insecure, connections=connections)
+        self._client = WebClient(root, sign=_basic(*login), insecure=insecure, connections=connections, answered=answered)
         self._folder = f"{parts.path}/".lstrip("/")
         self._lock_seconds = lock_seconds
         # These only ever change once, so threads may race.

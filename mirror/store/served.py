@@ -8,9 +8,11 @@ and for this very request; a refusal of somebody else is told in his words, and 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from mirror.access import read_client_key
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
@@ -18,6 +20,7 @@ from mirror.signing import Unsigned, check_answer, digest_of_body, sign_request
 from mirror.store import Data, Stat, StoreSpec
 from mirror.store.bounds import too_large, too_short
 from mirror.webclient import Answer, Payload
+from mirror.webclient.address import base_url, shown_url
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
 from mirror.webclient.parts import asked_part, content_length, content_range
 
@@ -25,9 +28,11 @@ _PAGE: Final = 5000
 _PAGE_BYTES: Final = 4 << 20
 _DELETE: Final = 1000
 PACK_MOST: Final = 128 << 20  # bytes of the largest object
+_LEAST_STRETCH: Final = 1 << 20  # bytes of a range for which there is patience
 _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
 _PASSING: Final = ("not-signed", "altered")  # may be a link that breaks
 _PAUSES: Final = (0.2, 0.5, 1.0, 0.0)  # seconds before an answer that is not believed is asked for again
+_TARGET: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HINTS: Final = {
     "unknown-key": "ask for a key there: mirror key new NAME --rights read,append --keys FILE",
     "wrong-secret": "the key was made anew, or this is the key of another server: ask for it there",
@@ -42,9 +47,19 @@ class ServedStore:
     used, and for plain http to another machine without `insecure`. `patience_seconds` is a parameter for tests."""
 
     def __init__(self, spec: StoreSpec, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        if not _TARGET.fullmatch(urlsplit(base_url(spec.url)).path):
+            hint = "write https://HOST/NAME; what lies behind a plain web server is read without a key (MIRROR_KEY_FILE)"
+            raise UsageError(
+                "cannot use", where=shown_url(spec.url), why="it is not the URL of a target of a `mirror serve`", hint=hint
+            )
         self._key = read_client_key(spec.key_file)
         self._client = WebClient(
-            spec.url, sign=self._sign, insecure=spec.insecure, connections=spec.transfers, patience_seconds=patience_seconds
+            spec.url,
+            sign=self._sign,
+            insecure=spec.insecure,
+            connections=spec.transfers,
+            answered=spec.answered,
+            patience_seconds=patience_seconds,
         )
         self._seen = False  # only ever goes from False to True: the server knows this target
 
@@ -113,7 +128,7 @@ class ServedStore:
     # -- one request -------------------------------------------------------------------------------------------------------
 
     def _range(self, key: str, start: int, end: int) -> bytes:
-        what = "cannot read"
+        """A range, in smaller parts once a large one broke off: what has come is not asked for again."""
         if start >= end:
             size = self.size(key)
             if size is None:
@@ -121,8 +136,25 @@ class ServedStore:
             if end > size:
                 raise too_short(self._client.where(key), end, size)
             return b""
+        parts, at, stretch = [], start, end - start
+        while at < end:
+            until = min(end, at + stretch)
+            last = until - at <= _LEAST_STRETCH
+            try:
+                parts.append(self._part(key, at, until, resend=last))
+            except TemporaryError:
+                if last:
+                    raise
+                stretch = max(_LEAST_STRETCH, (until - at) // 2)  # a link that cuts lets less pass
+                continue
+            at = until
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, key: str, start: int, end: int, *, resend: bool) -> bytes:
+        """A range in one request. resend: see `WebClient.request`."""
+        what = "cannot read"
         limit = max(end - start, _SMALL)
-        answer = self._ask("GET", key, what, limit=limit, headers=asked_part(start, end), accept=(206, 416))
+        answer = self._ask("GET", key, what, limit=limit, headers=asked_part(start, end), accept=(206, 416), resend=resend)
         part = content_range(answer.headers)
         if part is None or part.total is None:
             raise self._odd(what, key)
@@ -142,12 +174,13 @@ class ServedStore:
         body: Data | None = None,
         headers: Mapping[str, str] | None = None,
         accept: Collection[int] = (200,),
+        resend: bool = True,
     ) -> Answer:
         """A signed answer of one of these statuses. NotFound; what else was said, as an error."""
         refusals = (400, 403, 404, 405, 409, 411, 413, 422, 428)
         for pause in _PAUSES:
             answer = self._client.request(
-                method, path, what=what, limit=limit, body=body, headers=headers, accept=(*accept, 401, *refusals)
+                method, path, what=what, limit=limit, body=body, headers=headers, accept=(*accept, 401, *refusals), resend=resend
             )
             doubt = self._doubt(answer, method) if answer.status != 401 else None
             if doubt is None or doubt.kind not in _PASSING:

@@ -36,7 +36,11 @@ class WebStore:
 
     def __init__(self, spec: StoreSpec, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._client = WebClient(
-            spec.url, insecure=spec.insecure, connections=spec.transfers + 2, patience_seconds=patience_seconds
+            spec.url,
+            insecure=spec.insecure,
+            connections=spec.transfers + 2,
+            answered=spec.answered,
+            patience_seconds=patience_seconds,
         )
         # These only ever change once, so threads may race. seen: something may be read here; ranges: they are honoured.
         self._seen, self._ranges = False, True

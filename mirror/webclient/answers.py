@@ -18,6 +18,7 @@ from mirror.webclient.address import led_to, shown_url
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # asked again, these may become answers
 REDIRECTS = (301, 302, 303, 307, 308)
 _SAID = 300
+_UNTRUSTED = "its certificate is not trusted"
 
 
 class Failure(NamedTuple):
@@ -57,8 +58,10 @@ def no_answer(found: Failure, what: str, url: str) -> MirrorError:
     """The error for a request that got no answer."""
     where = shown_url(url)
     if found.kind == "tls":
-        return MirrorError(what, where=where, why=f"no safe connection to the server ({found.cause})",
-                           hint="is the URL right, and its certificate valid and known to this machine?", kind="tls")  # fmt: skip
+        hint = "is the URL right, and its certificate valid and known to this machine?"
+        if found.cause.startswith(_UNTRUSTED):  # OpenSSL reads the variable
+            hint = "if it is your own certificate, name the PEM file with it, or with its authority's, in SSL_CERT_FILE"
+        return UsageError(what, where=where, why=f"no safe connection to the server ({found.cause})", hint=hint, kind="tls")
     if found.kind == "never":
         return UsageError(what, where=where, why=f"that cannot be asked for ({found.cause})", hint="check the URL")
     why = {
@@ -155,7 +158,7 @@ def _cause(error: BaseException) -> str:
 
 def _tls_cause(text: str) -> str:
     for part, meaning in (
-        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+        ("CERTIFICATE_VERIFY_FAILED", _UNTRUSTED),
         ("doesn't match", "its certificate is for another host"),
         ("WRONG_VERSION_NUMBER", "it speaks no TLS: http or https?"),
         ("record layer failure", "it speaks no TLS: http or https?"),

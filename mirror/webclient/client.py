@@ -59,8 +59,9 @@ class WebClient:
     """A client for all below one URL. Any thread may use it; close it, or use it as a context manager.
 
     url: http(s)://HOST/PATH. sign: see `mirror.webclient.Sign`; where there is one, no redirect is followed. insecure: plain http
-    to another machine is accepted. connections: kept open for threads. `patience_seconds` is a parameter for tests. UsageError
-    for a URL that cannot be one, or that needs `insecure`.
+    to another machine is accepted. connections: kept open for threads. answered: this server has answered somebody else of this
+    run, so patience begins with the first request. `patience_seconds` is a parameter for tests. UsageError for a URL that cannot be
+    one, or that needs `insecure`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class WebClient:
         sign: Sign | None = None,
         insecure: bool = False,
         connections: int = 16,
+        answered: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         import urllib3
@@ -80,7 +82,7 @@ class WebClient:
         self._pool = urllib3.PoolManager(num_pools=4, maxsize=connections, retries=False)
         self._reading = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         self._writing = urllib3.Timeout(connect=CONNECT_SECONDS, read=WRITE_SECONDS)
-        self._answered = False  # only ever goes from False to True, so threads may race
+        self._answered = answered  # only ever goes from False to True, so threads may race
         self._reaching = threading.Lock()
 
     def __enter__(self) -> WebClient:
