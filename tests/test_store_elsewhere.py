@@ -258,6 +258,7 @@ def test_a_live_folder_that_is_not_mounted(ends: tuple[Path, Path, Path], tmp_pa
             refused(3, *words, say=(f"cannot find the tree {root}", "is the live folder mounted?", "--new-target"))
     assert (os.listdir(root), shape(history)) == ([], before)
     assert cli("verify", root, "--store", history).code in (3, 4), "its newest snapshot is not there"
+    root.rmdir()  # the disk is lost, and nobody has made a folder in its place
     done = cli("sync", site, root, "--store", history, "--new-target", "--min-free", "0", "--tag", "anew")
     assert (done.code, "note: nothing was there any more: all is published anew" in done.err) == (0, True), done
     assert {path: item for path, item in tree(root).items() if not path.startswith(b".mirror")} == was
