@@ -480,3 +480,13 @@ def test_killed_while_a_night_is_published(tmp_path: Path, every: int) -> None:
             shutil.copytree(tmp_path / f"{name}.before", tmp_path / name, symlinks=True)
         step += every
     assert killings * every > 32
+
+
+def test_what_only_the_live_folder_had_is_named(ends: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """In the words of an operator: no index is at fault."""
+    site, root, _ = ends
+    lost = next(path for path in sorted(site.rglob("*")) if path.is_file() and not path.is_symlink() and path.stat().st_size)
+    (root / lost.relative_to(site)).unlink()
+    done = cli("restore", root, tmp_path / "out")
+    said = f"! {lost.relative_to(site)}: neither the packs nor the live files have all of it any more"
+    assert (done.code, said in done.err) == (4, True), done.err
