@@ -22,17 +22,26 @@ def floor_of(total: int, least: int | None, percent: float | None) -> int:
     return min(int(total * _MIN_FREE_SHARE), _MIN_FREE_MOST) if least is None else least
 
 
+def _size(count: int) -> str:
+    """Bytes for people, in MiB; in KiB where that would round to next to nothing.
+
+    >>> _size(5 << 30), _size(444 << 10)
+    ('5,120 MiB', '444 KiB')
+    """
+    return f"{count >> 20:,} MiB" if count >= 10 << 20 else f"{count >> 10:,} KiB"
+
+
 def check_free(where: str, left: int, floor: int, needed: int, *, surely: bool) -> str:
     """Nothing to say where `needed` bytes fit; a sentence where they may not. surely: they are needed as they are (drafts of a
     tree), not perhaps (content that may be in packs already). TemporaryError when it cannot do."""
     if left < floor:
-        why = f"{left >> 20:,} MiB are free, --min-free asks for {floor >> 20:,}"
+        why = f"{_size(left)} are free, --min-free asks for {_size(floor)}"
     elif left - needed >= floor:
         return ""
     elif not surely:
-        return f"{needed >> 20:,} MiB are to be read and {left >> 20:,} MiB are free: it may not fit"
+        return f"{_size(needed)} are to be read and {_size(left)} are free: it may not fit"
     else:
-        why = f"{needed >> 20:,} MiB are to be written, {left >> 20:,} are free, --min-free asks for {floor >> 20:,}"
+        why = f"{_size(needed)} are to be written, {_size(left)} are free, --min-free asks for {_size(floor)}"
     raise TemporaryError("not enough free space at", where=where, why=why, hint="free some, or lower --min-free", kind="disk-full")
 
 

@@ -196,6 +196,8 @@ def open_target(
     with ExitStack() as stack:
         folder = spec.cache / str(info["uuid"]) if spec.cache else None
         if lock and not dry_run:
+            if joins:  # a tree whose store is there, and whose folder may be lost
+                _make_folder(tree)
             _lock(stack, folder, url, wait)
         if joins and not dry_run:
             elsewhere.join(tree, store.url, str(info["uuid"]))
@@ -416,7 +418,7 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
             "cannot find the target",
             where=url,
             why="this host has mirrored into it, and its mirror.json is gone",
-            hint="is it mounted? to begin a new one there say --new-target",
+            hint="is it mounted?" + (" to begin a new one there say --new-target" if making else ""),
         )
     if making is None:
         hint = "check the path, or make one with `mirror init`"

@@ -47,6 +47,17 @@ def lines(path: Path) -> list[str]:
     return sorted(line for line in text.splitlines() if not line.startswith("."))
 
 
+def test_a_list_in_one_of_the_ends_is_refused(here: Path) -> None:
+    """In the source it would be mirrored, its draft too; in a tree people would see it, or it would lie in the store."""
+    (here / "link").symlink_to("site")
+    before = os.listdir(here / "site"), os.listdir(here / "target")
+    for place in ("site/list", "link/list", "site/img/list", "target/list", "target/log/list"):
+        for more in ([], ["-n"]):
+            done = cli("sync", "site", "target", "--changes-file", place, *more)
+            assert (done.code, "cannot write the list of changes" in done.err, "outside" in done.err) == (2, True, True), done
+    assert (os.listdir(here / "site"), os.listdir(here / "target")) == before
+
+
 EDITED = ["*\tindex.html", "+\tnews.html", "-\tabout.html", "-\told.html", ">\tmoved.html"]
 
 

@@ -783,6 +783,7 @@ BAD = [
      ["the limit is 10 %", "accept it once"]),
     ("max-delete 0", "rm site/new.html", "sync site target --max-delete 0", 25, ["1 of 11 entries", "--max-delete 1"]),
     ("no room", "", "sync site target --min-free 100000T --tag t", 5, ["not enough free space", "--min-free"]),
+    ("a target that is gone, to a reader", "rm -r target", "restore target out", 3, ["mirror.json is gone", "mounted"]),
     ("no such snapshot", "", "restore target out --at 9", 2, ["9"]),
     ("no such tag", "", "ls target --at tag:none", 2, ["'none'"]),
     ("no time", "", "ls target --at yesterday", 2, ["'yesterday'", "latest"]),

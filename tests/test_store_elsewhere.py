@@ -258,6 +258,7 @@ def test_a_live_folder_that_is_not_mounted(ends: tuple[Path, Path, Path], tmp_pa
             refused(3, *words, say=(f"cannot find the tree {root}", "is the live folder mounted?", "--new-target"))
     assert (os.listdir(root), shape(history)) == ([], before)
     assert cli("verify", root, "--store", history).code in (3, 4), "its newest snapshot is not there"
+    root.rmdir()  # the disk is lost, and nobody has made a folder in its place
     done = cli("sync", site, root, "--store", history, "--new-target", "--min-free", "0", "--tag", "anew")
     assert (done.code, "note: nothing was there any more: all is published anew" in done.err) == (0, True), done
     assert {path: item for path, item in tree(root).items() if not path.startswith(b".mirror")} == was
@@ -479,3 +480,13 @@ def test_killed_while_a_night_is_published(tmp_path: Path, every: int) -> None:
             shutil.copytree(tmp_path / f"{name}.before", tmp_path / name, symlinks=True)
         step += every
     assert killings * every > 32
+
+
+def test_what_only_the_live_folder_had_is_named(ends: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """In the words of an operator: no index is at fault."""
+    site, root, _ = ends
+    lost = next(path for path in sorted(site.rglob("*")) if path.is_file() and not path.is_symlink() and path.stat().st_size)
+    (root / lost.relative_to(site)).unlink()
+    done = cli("restore", root, tmp_path / "out")
+    said = f"! {lost.relative_to(site)}: neither the packs nor the live files have all of it any more"
+    assert (done.code, said in done.err) == (4, True), done.err

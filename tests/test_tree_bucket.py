@@ -105,6 +105,25 @@ def test_what_is_in_the_bucket(tmp_path: Path, s3: S3, target: TargetSpec) -> No
     assert report.snapshot == 2
 
 
+def test_keys_that_obstore_cannot_name(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
+    """One such among the first thousand, the site's or a stranger's, spoils a listing of obstore."""
+    site = tmp_path / "site"
+    write(site / "new\nline", b"odd")
+    write(site / "page.html", b"one")
+    settle(site)
+    first = clean(s3, site, target).snapshot
+    s3.client.put_object(Bucket=s3.bucket, Key=f"{s3.prefix}/www/strange\r\n", Body=b"not ours")
+    was = tree(site)
+    (site / "new\nline").unlink()
+    write(site / "page.html", b"two", BEGINNING + 7)
+    settle(site)
+    second = publish(site, target, max_delete=EVERYTHING)
+    assert (second.problems, second.changed, second.deleted) == ([], 1, 1)
+    assert rollback(target, RollbackOptions(at=str(first), workers=0, max_delete=EVERYTHING)).problems == []
+    all_restore(target, {first: was, second.snapshot: tree(site)}, tmp_path)
+    assert objects(s3) == {"new\nline": b"odd", "page.html": b"one", "strange\r\n": b"not ours"}
+
+
 def test_moved_and_large_content_is_not_sent_again(tmp_path: Path, s3: S3, target: TargetSpec) -> None:
     site, nights = tmp_path / "site", {}
     write(site / "old" / "film.bin", noise(40 * MiB, 1))

@@ -41,6 +41,19 @@ class ChangesFile:
                 "cannot write the list of changes", where=name, why=why, hint="name another with --changes-file"
             ) from None
 
+    def check_apart(self, *ends: str) -> None:
+        """UsageError when the list would lie in one of the ends: it would be mirrored, or people would see it."""
+        from mirror.target import folder_of, is_folder_url
+
+        for end in (os.path.realpath(folder_of(url)) for url in ends if is_folder_url(url)):
+            if self._path.startswith(end.rstrip("/") + "/"):
+                raise UsageError(
+                    "cannot write the list of changes",
+                    where=self._path,
+                    why=f"it would be a file of {end} itself",
+                    hint="name one outside with --changes-file",
+                )
+
     def __call__(self, stamped: Stamped) -> None:
         event = stamped.event
         if self.failed:

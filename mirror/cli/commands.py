@@ -42,6 +42,8 @@ def sync(session: Session, words: list[str]) -> int:
     source = config.site_spec(words[0], session.asked)
     target = _target(session, words[1])
     options = config.sync_options(session.asked, session.command)
+    if session.changes:
+        session.changes.check_apart(source.url, target.store.url)
     session.plan = options.dry_run
     session.job.each_path |= session.plan
     report = run(source, target, options, session.job)

@@ -128,13 +128,23 @@ class ObjectSite:
     def first_key(self, behind: str = "") -> str | None:
         """The first key that sorts behind this one. One request, and no client that takes long to load."""
         import obstore
-        from obstore.exceptions import BaseError
+        from obstore.exceptions import BaseError, InvalidPathError
 
         try:
             page = next(iter(obstore.list(self._reader, offset=behind or None, chunk_size=1)), ())
+        except InvalidPathError:  # one odd key among the first thousand, ours or a stranger's
+            return self._first_listed(behind)
         except BaseError as error:
             raise self._refusal(verdict(error), self._url, "cannot list") from error
         return page[0]["path"] if page else None
+
+    def _first_listed(self, behind: str) -> str | None:
+        """`first_key` for a prefix with keys that obstore cannot name."""
+        prefix = self._prefix.encode()
+        after = {"StartAfter": self._prefix + behind} if behind else {}
+        with closing(self._pages(MaxKeys=2, **after)) as pages:
+            paths = (key[len(prefix) :] for page in pages for key, *_ in page)
+            return next((path.decode("utf-8", "surrogateescape") for path in paths if path), None)
 
     @cached_property
     def _reader(self) -> ObjectStore:

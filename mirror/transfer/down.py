@@ -314,7 +314,8 @@ def _take_live(batch: _Batch, files: list[_Growing], place: SiteSpec | None) -> 
     try:
         for one in files:
             if live is None or not _from_live(batch, live, one):
-                batch.fail(one, "damaged", "the index lists no place for a part of it")
+                lost = "neither the packs nor the live files have all of it any more"
+                batch.fail(one, "damaged", lost if place is not None else "the index lists no place for a part of it")
     finally:
         if ahead is not None:
             ahead.close()
