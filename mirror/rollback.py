@@ -27,7 +27,7 @@ from mirror.commit import problem_lines
 from mirror.compare import symbol_of
 from mirror.drafts import Drafts, extent
 from mirror.envelope import check_format, write_time
-from mirror.errors import DamageError, DeletionGuardError, UsageError
+from mirror.errors import DamageError, DeletionGuardError, TargetMissingError, UsageError
 from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted, SnapshotCommitted
 from mirror.hold import append as append_hold
 from mirror.hold import begin, hold_of
@@ -48,7 +48,7 @@ from mirror.store.wrap import Counts as Requests
 from mirror.survey import source_key
 from mirror.target import Target, TargetSpec, open_target
 from mirror.tree import TreeRun
-from mirror.unfinished import unfinished
+from mirror.unfinished import is_emptied, unfinished
 from mirror.workers import Crew
 
 
@@ -188,6 +188,13 @@ class _Run:
         newest = log.newest_snapshot(self.store, head)
         assert head is not None
         assert newest is not None
+        if self.target.tree and is_emptied(self.target, newest):
+            raise TargetMissingError(
+                "cannot roll back",
+                where=self.target.url,
+                why=f"nothing stands there any more, and snapshot {newest.number} is not empty",
+                hint="run the sync first: it fills the place again from the source; then roll back",
+            )
         self.job.say(PhaseBegan("scan"))
         with closing(self._planned(head, newest, old, started)) as plan:
             self._guard(plan)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from mirror import log
 from mirror.attempts import repeated, with_or_without_cache
-from mirror.elsewhere import is_bare
 from mirror.envelope import SEGMENT, check_format, write_time
 from mirror.errors import DamageError, ItemError, UsageError
 from mirror.events import (
@@ -50,7 +49,7 @@ from mirror.store.wrap import Counts as Requests
 from mirror.survey import LookOptions, Survey, beside_store, check_all_ends, guard, keep_validators, known_of, look, source_key
 from mirror.tally import SyncReport
 from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
-from mirror.unfinished import has_drafts, unfinished
+from mirror.unfinished import has_drafts, is_emptied, unfinished
 
 if TYPE_CHECKING:
     from mirror.commit import Outcome
@@ -194,7 +193,7 @@ class _Run:
         self._heed_hold(head)
         parent = log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
-        if parent is not None and self.target.tree and self._is_bare(parent):
+        if parent is not None and self.target.tree and is_emptied(self.target, parent):
             # Emptied, or a new disk for a store that is elsewhere: what the last snapshot has is not there, so all of it is news.
             job.say(Notice("refilled", f"nothing was there any more: all is published anew, snapshot {parent.number} is not there"))
             parent = None
@@ -439,15 +438,6 @@ class _Run:
         self._place_left(head)
         self._requests(Requests())
         return True
-
-    def _is_bare(self, parent: log.Record) -> bool:
-        """Whether nothing is left of a tree that has something as of its last snapshot."""
-        if not self.target.in_bucket:
-            return parent.manifest.entries > 1 and is_bare(self.target.tree)
-        from mirror.site.live_bucket import LiveBucket
-
-        with LiveBucket(self.target.live) as live:
-            return parent.standing.plain > 0 and live.is_empty()
 
     def _sweep_drafts(self) -> None:
         if self.target.tree and not self.target.in_bucket and has_drafts(self.target.tree):

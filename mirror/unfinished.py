@@ -1,12 +1,15 @@
-"""What a run that died left open in a tree, as the log tells it. Looked at, never changed."""
+"""What is not as it should be in a tree before a run begins: what one that died left open, and that all is gone. Looked at, never
+changed."""
 
 from __future__ import annotations
 
 import os
 
 from mirror import log
+from mirror.elsewhere import is_bare
 from mirror.keys import STORE
 from mirror.store import ReadableStore
+from mirror.target import Target
 
 
 def unfinished(store: ReadableStore, head: log.Record | None) -> log.Record | None:
@@ -32,3 +35,13 @@ def has_drafts(root: str) -> bool:
         return any(os.listdir(os.path.join(staged, shard)) for shard in os.listdir(staged))
     except FileNotFoundError:
         return False
+
+
+def is_emptied(target: Target, newest: log.Record) -> bool:
+    """Whether nothing stands in a tree that has something as of its newest snapshot."""
+    if not target.in_bucket:
+        return newest.manifest.entries > 1 and is_bare(target.tree)
+    from mirror.site.live_bucket import LiveBucket
+
+    with LiveBucket(target.live) as live:
+        return newest.standing.plain > 0 and live.is_empty()

@@ -27,7 +27,7 @@ from mirror import log
 from mirror.chunking import chunk_id
 from mirror.contents import snapshots
 from mirror.envelope import SEGMENT
-from mirror.errors import DamageError, DeletionGuardError, InTheWayError, MirrorError, UsageError
+from mirror.errors import DamageError, DeletionGuardError, InTheWayError, MirrorError, TargetMissingError, UsageError
 from mirror.events import Job, Notice, PhaseBegan, Stamped
 from mirror.hold import append, begin, hold_of
 from mirror.manifest import File, cut_entries
@@ -344,6 +344,24 @@ def test_nothing_differs_and_yet_it_holds(tmp_path: Path, target: TargetSpec) ->
     back(target, "latest")
     assert len(records(target)) == count, "it is held already"
     assert f"snapshot {first}" in waits(site, target).why
+
+
+def test_what_was_emptied_is_filled_by_a_sync_first(tmp_path: Path, target: TargetSpec) -> None:
+    """Else there would be a snapshot of what is not there, and the rollback would say that all is well."""
+    site = tmp_path / "site"
+    write(site / "index.html", b"good")
+    write(site / "style.css", b"p{}")
+    clean(site, target)
+    write(site / "index.html", b"bad", BEGINNING + 1)
+    clean(site, target)
+    for name in ("index.html", "style.css"):
+        (Path(target.store.url) / name).unlink()
+    with pytest.raises(TargetMissingError, match=r"nothing stands there any more.*run the sync first"):
+        rollback(target, RollbackOptions(at="2", workers=0))
+    assert [line.number for line in snapshots(target)] == [2, 4]
+    clean(site, target)
+    rollback(target, RollbackOptions(at="2", workers=0))
+    assert (Path(target.store.url) / "index.html").read_bytes() == b"good"
 
 
 def test_a_hold_goes_on_through_what_others_append(tmp_path: Path) -> None:
