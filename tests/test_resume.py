@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ class Place:
                 if stop and not stopped and stop(ran):
                     stopped = True
                     (os.killpg if group else os.kill)(process.pid, how)
+        if stopped and group:
+            gone(process.pid)
         ran.code = process.returncode
         ran.err = (self.folder / "stderr").read_text()
         assert "Traceback" not in ran.err, ran.err
@@ -118,6 +121,16 @@ class Place:
 
     def leftovers(self) -> list[Path]:
         return list((self.target / ".mirror-tmp").glob("*"))
+
+
+def gone(group: int) -> None:
+    """Wait until all processes of a group have ended: one that was killed within an fsync ends after that, and until then what it
+    writes is not abandoned."""
+    until = time.monotonic() + 30
+    with suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(group, 0)
+            time.sleep(0.02)
 
 
 @pytest.fixture
