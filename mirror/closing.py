@@ -188,16 +188,16 @@ class Closing:
                 other = next(others, None)
             if after is None and path == other:
                 continue
+            while folders and not path.startswith(folders[-1].path):
+                folders.pop()
             if files_only and after is None and isinstance(before, Folder):
                 folders.append(before)
             # In a bucket a folder goes with the last file in it, a link with its entry; a file may have to make way for one of the
             # same path.
             stays = isinstance(before, File) and not isinstance(after, File) if files_only else after is None
             if path == fails or (stays and path != goes):
-                while folders:
-                    folder = folders.pop()
-                    if path.startswith(folder.path):
-                        yield Instead(folder.path, folder)
+                yield from (Instead(folder.path, folder) for folder in folders)
+                folders.clear()
                 yield Instead(path, before)
 
     # -- deletions -----------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class ChunkIndex:
         self._drop([have[name] for name in have.keys() - listed], "fragment")
         for name in sorted(listed - have.keys()):
             try:
-                self.add(name, self._fetch(name))
+                self.add(name, fetch_fragment(self._store, name, decode_fragment))
             except NotFound:
                 if not gone_is_damage or on_damage is None:
                     raise
@@ -91,13 +91,6 @@ class ChunkIndex:
         self._drop([no for no, name in self._db.execute("SELECT no, name FROM pack") if doomed(name)], "pack")
         self._known = self._db.execute("SELECT EXISTS (SELECT 1 FROM chunk)").fetchone()[0]
         return have.keys() != listed
-
-    def _fetch(self, name: str) -> Fragment:
-        parsed = ObjectName.parse(name)
-        assert parsed
-        where = f"{self._store.url}/{name}"
-        _, payload = unseal(self._store.get(name, OBJECT_MAX), (FRAGMENT,), parsed.digest, where)
-        return decode_fragment(payload, where)
 
     def _drop(self, numbers: list[int], what: str) -> None:
         """Forget fragments, or packs (`what`), with all that hangs on them: a number may be given again. Each table is gone through
@@ -217,6 +210,16 @@ class ChunkIndex:
 def _is_fragment(key: str) -> bool:
     name = ObjectName.parse(key)
     return name is not None and name.place == INDEX
+
+
+def fetch_fragment(store: ReadableStore, key: str, decode: Callable[[bytes, str], Fragment]) -> Fragment:
+    """The fragment of this key, its bytes held against its name. decode: `decode_fragment`, or what checks less at once. NotFound,
+    DamageError."""
+    name = ObjectName.parse(key)
+    assert name
+    where = f"{store.url}/{key}"
+    _, payload = unseal(store.get(key, OBJECT_MAX), (FRAGMENT,), name.digest, where)
+    return decode(payload, where)
 
 
 def open_places(path: str) -> sqlite3.Connection:

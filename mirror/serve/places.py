@@ -29,11 +29,10 @@ from math import isqrt
 from typing import Final, NamedTuple
 
 from mirror.chunking import MAX_CHUNK, ChunkId
-from mirror.envelope import FRAGMENT, OBJECT_MAX, unseal
 from mirror.errors import DamageError, MirrorError, NotFound
 from mirror.index import ID, Fragment, open_fragment
 from mirror.keys import INDEX, PACK, ObjectName
-from mirror.lookup import Location
+from mirror.lookup import Location, fetch_fragment
 from mirror.pack import Slot
 from mirror.store import ReadableStore
 
@@ -160,7 +159,7 @@ class Places:
         """Read one fragment into the file."""
         try:
             if not self._closed:
-                table = self._write(self._fetch(key))
+                table = self._write(fetch_fragment(self._store, key, open_fragment))
                 with self._changed:
                     self._tables.append(table)
         except NotFound:
@@ -176,13 +175,6 @@ class Places:
                                         hint="free some room there, or name another folder in TMPDIR")  # fmt: skip
         finally:
             self._expect(-1)
-
-    def _fetch(self, key: str) -> Fragment:
-        name = ObjectName.parse(key)
-        assert name
-        where = f"{self._store.url}/{key}"
-        _, payload = unseal(self._store.get(key, OBJECT_MAX), (FRAGMENT,), name.digest, where)
-        return open_fragment(payload, where)
 
     def _write(self, fragment: Fragment) -> _Table:
         lines, slots, count = [], [], 0
