@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mirror.events import Job
     from mirror.manifest import ChangeLine, Entry
     from mirror.restore import RestoreReport
+    from mirror.publish import PublishReport
     from mirror.rollback import RollbackReport
     from mirror.serve.receiver import ReceiveReport
     from mirror.serve.site import SiteReport
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from mirror.target import TargetSpec
 
 __version__ = "0.1.0"
-__all__ = ["cat", "diff", "init", "ls", "restore", "rollback", "serve", "snapshots", "sums", "sync", "verify"]
+__all__ = ["cat", "diff", "init", "ls", "publish", "restore", "rollback", "serve", "snapshots", "sums", "sync", "verify"]
 
 
 class _Call:
@@ -100,6 +101,16 @@ def _restore(
     spec, chosen = call.target(target), restore_options(call.asked, "mirror restore", paths)
     where = site_spec(out, call.asked, "OUT")
     return run(spec, where, chosen, call.settle())
+
+
+def _publish(target: str | PathLike[str], **options: Any) -> PublishReport:
+    """Make what clients have brought for a tree its newest snapshot (`mirror publish`)."""
+    from mirror.config import waiting_options
+    from mirror.publish import publish as run
+
+    call = _Call("publish", options)
+    spec, chosen = call.target(target), waiting_options(call.asked)
+    return run(spec, chosen, call.settle())
 
 
 def _rollback(target: str | PathLike[str], at: str | int | None = None, **options: Any) -> RollbackReport:
@@ -206,11 +217,12 @@ def _receive(root: str | PathLike[str], call: _Call) -> ReceiveReport:
     return receive(os.fspath(root), chosen, call.settle())
 
 
-# -- sync, restore, rollback, serve and verify are modules as well -----------------------------------------------------
+# -- sync, restore, publish, rollback, serve and verify are modules as well ---------------------------------------------
 
 _MODULES: Final[dict[str, Callable[..., Any]]] = {
     "sync": _sync,
     "restore": _restore,
+    "publish": _publish,
     "rollback": _rollback,
     "serve": _serve,
     "verify": _verify,
@@ -242,4 +254,4 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    sync, restore, rollback, serve, verify = _sync, _restore, _rollback, _serve, _verify
+    sync, restore, publish, rollback, serve, verify = _sync, _restore, _publish, _rollback, _serve, _verify

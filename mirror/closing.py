@@ -26,7 +26,7 @@ from mirror.lingering import lingering_paths
 from mirror.manifest import File, Folder, Ref, cut_entries, decode_segment
 from mirror.obtain import Obtain, Pairs
 from mirror.plan import Fetch
-from mirror.publish import LiveChanges
+from mirror.publish_folder import LiveChanges
 from mirror.publish_objects import ObjectChanges
 from mirror.scan import UNPROVEN, memory_of
 from mirror.site import Site
@@ -46,7 +46,7 @@ _OURS = (log.SNAPSHOT, log.PUBLISHING, log.TAKEOVER, log.DONE)
 def members_of(publishing: log.Record) -> dict[str, Any]:
     """What a publishing says that its snapshot says as well."""
     names = ("source", "started", "tags", "filters", "changes", "totals", "complete", "problems", "problem_count", "parents",
-             "standing", "lingers", "rollback_of", "history")  # fmt: skip
+             "standing", "lingers", "rollback_of", "history", "import")  # fmt: skip
     return {name: publishing.body[name] for name in names if name in publishing.body}
 
 

@@ -28,7 +28,7 @@ from mirror.transfer.merge import Merged, Merger
 from mirror.transfer.send import decode_fetched
 from mirror.workers import Background
 
-_MOST_PROBLEMS = 100  # of a run are kept in its record
+MOST_PROBLEMS = 100  # of a run are kept in its record
 
 
 @dataclass
@@ -190,7 +190,7 @@ def append_snapshot(
         assert head is not None
         moved = False
         for record in log.records_back(store, head, (base.number if base else 0) + 1):
-            moved = moved or record.kind == log.HOLD
+            moved = moved or record.kind in (log.HOLD, log.IMPORT, log.PUBLISHING)
             if record.kind == log.SNAPSHOT:
                 if record.body.get("source") != ground.source and not record.body.get("rollback_of"):
                     raise InTheWayError(
@@ -217,4 +217,4 @@ def _place(record: log.Record) -> str:
 
 def problem_lines(problems: list[Any]) -> list[dict[str, str]]:
     """The first problems of a run as its record keeps them."""
-    return [{"path": p.path, "kind": p.kind, "why": p.why} for p in problems[:_MOST_PROBLEMS]]
+    return [{"path": p.path, "kind": p.kind, "why": p.why} for p in problems[:MOST_PROBLEMS]]

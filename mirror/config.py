@@ -23,6 +23,7 @@ from mirror.errors import UsageError
 if TYPE_CHECKING:
     from mirror.access import KeyFile
     from mirror.plan import DeletionLimit
+    from mirror.publish import WaitingOptions
     from mirror.publishing import PublishOptions
     from mirror.restore import RestoreOptions
     from mirror.rollback import RollbackOptions
@@ -377,6 +378,7 @@ def receive_options(asked: Settings, say: Callable[[str, str], None]) -> Receive
         min_free=default.min_free if free is None else free.number or 0,
         min_free_percent=(free.percent or 0.0) if free else 0.0,
         cache=cache_folder(asked, say),
+        environment={name: value for name, value in os.environ.items() if not name.startswith("MIRROR_")},
     )
 
 
@@ -458,6 +460,14 @@ def rollback_options(asked: Settings, command: str) -> RollbackOptions:
         lease=asked.parsed("lease", spelling.lease) or RollbackOptions("").lease,
         command=command,
     )
+
+
+def waiting_options(asked: Settings) -> WaitingOptions:
+    """The options of `mirror publish`."""
+    from mirror.publish import WaitingOptions
+
+    free = asked.parsed("min_free", spelling.room) or spelling.Amount()
+    return WaitingOptions(asked.whole("workers", WORKERS), free.number, free.percent, asked.switch("wait"))
 
 
 def publish_options(asked: Settings) -> PublishOptions:

@@ -339,10 +339,10 @@ def unpacked(reader: ManifestReader, index: ChunkIndex, entry: File) -> bool:
     for id_ in reader.chunk_ids(entry):
         held.append(id_)
         if len(held) >= 500:
-            if index.missing(held):
+            if index.unkept(held):
                 return True
             held.clear()
-    return bool(held) and bool(index.missing(held))
+    return bool(held) and bool(index.unkept(held))
 
 
 def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:

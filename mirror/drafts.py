@@ -20,8 +20,9 @@ from mirror.compare import same_content
 from mirror.copies import ANYWHERE, CHANGED_SINCE, Copies
 from mirror.events import PROBLEMS_KEPT, PhaseBegan, Problem
 from mirror.keys import show
+from mirror.lacking import Lacking
 from mirror.manifest import File, Ref
-from mirror.publish import description
+from mirror.publish_folder import description
 from mirror.site.live import LiveTree, is_ours
 from mirror.site.open import open_site
 from mirror.site.writing import FolderWriter
@@ -40,7 +41,8 @@ _LARGE_BYTES, _LARGE_FILES = 48 << 20, 4000  # from which worker processes pay
 @dataclass
 class Drafts:
     """The drafts of one publish. lost: why there is none of a file, (problem kind, why) by path as people see it; the first 10,000.
-    files, size: that were written, and their bytes; unset: drafts whose metadata could not be set as it should be."""
+    files, size: that were written, and their bytes; unset: drafts whose metadata could not be set as it should be. lacking: which
+    live files have single chunks that no pack has; None where a content is in packs or in one live file as a whole."""
 
     works: Works
     live: LiveTree
@@ -50,11 +52,12 @@ class Drafts:
     unset: int = 0
     requests: Counts = field(default_factory=Counts)
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
+    lacking: Lacking | None = None
     _failed: dict[str, tuple[str, str]] = field(default_factory=dict)  # by name of the draft
 
-    def make(self, steps: Spool[Step], newest: Ref, old: Ref) -> None:
+    def make(self, steps: Spool[Step], newest: Ref | None, old: Ref) -> None:
         """Make a draft of each file whose content is to change. What can be had from nowhere is in `lost`. TemporaryError when the
-        disk is full. newest: the manifest of what is live; old: the one that the files are of."""
+        disk is full. newest: the manifest of what is live, None where nothing is; old: the one that the files are of."""
         works, staging = self.works, self.live.staging
         count, size = extent(steps, works.reader)
         works.job.say(PhaseBegan("transfer", count, size))
@@ -62,13 +65,14 @@ class Drafts:
         spec = works.target.spec.store  # the limit holds for all processes together
         spec = replace(spec, bandwidth=spec.bandwidth // max(crew.processes, 1))
         copies = Copies(open_site(self.live.spec), works.reader, works.target.state.db)
-        copies.look(old, newest, CHANGED_SINCE)
+        if newest is not None and self.lacking is None:
+            copies.look(old, newest, CHANGED_SINCE)
         writer = FolderWriter(staging.path)
         looked = False
 
         def look_again() -> bool:
             nonlocal looked
-            if looked:
+            if looked or newest is None or self.lacking is not None:
                 return False
             looked = True
             works.index.refresh(self.dooms, lambda key, error: None)  # what is wrong there was said before
@@ -85,7 +89,7 @@ class Drafts:
             works.job,
             self._fail,
             self._not_set,
-            copies.paths,
+            copies.paths if self.lacking is None else None,
         )
         try:
             receiver.run(self._tasks(steps))
@@ -111,7 +115,8 @@ class Drafts:
             there = seen is not None and stat.S_ISREG(seen.st_mode) and seen.st_size == after.size
             if seen is not None and not there:
                 staging.drop(path)
-            yield Task(msgspec.structs.replace(after, path=self._name(path)), description(after, works.owners), there)
+            donors = self.lacking.donors(after) if self.lacking is not None else ()
+            yield Task(msgspec.structs.replace(after, path=self._name(path)), description(after, works.owners), there, donors)
 
     def _name(self, path: bytes) -> bytes:
         """Where a path's draft is, below the staging place."""

@@ -29,9 +29,11 @@ from mirror.state import State
 from mirror.store import ReadableStore, WritableStore
 
 RECORD_MAX = 1 << 20
+_CARRIED = ("hold", "waits")  # members that go from each record to the next, so that the head alone tells of them
 NUMBER_MAX = 10**12 - 1  # what twelve digits hold
 SNAPSHOT, PRUNE, FORGET, HOLD = "snapshot", "prune", "forget", "hold"
 PUBLISHING, TAKEOVER, DONE = "publishing", "takeover", "done"  # of trees
+IMPORT = "import"  # what a client has brought for a tree, and is not published yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +205,11 @@ def _fault(record: Record, number: int) -> str:
         and datetime.fromisoformat(hold["since"]).tzinfo is not None
     ):
         return "its hold is malformed"
+    if (waits := body.get("waits")) is not None and not (type(waits) is int and 1 <= waits <= number):
+        return "the import that waits is none"
     if (names := body.get("names")) is not None and not _are_names(names, number):
         return "its names are malformed"
-    if record.kind in (SNAPSHOT, PUBLISHING):
+    if record.kind in (SNAPSHOT, PUBLISHING, IMPORT):
         named = [ref_of(body[name]) for name in ("expected", "deletes", "standing") if body.get(name)]
         named += [ref_of(lingers) for lingers in body.get("lingers", ()) if lingers is not None]
         if record.manifest is None or None in named or record.started.tzinfo is None or not _is_told_well(body):
@@ -349,12 +353,15 @@ class Lost:
 
 
 def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int], **members: Any) -> dict[str, Any]:
-    """A record's body that follows `head`; `append` fills in what depends on it. A hold goes on, unless `members` has another one,
-    or None to end it."""
-    held = {"hold": head.body["hold"]} if head and head.body.get("hold") else {}
+    """A record's body that follows `head`. A hold goes on, and an import goes on to wait, unless `members` has another one, or None
+    to end it; what is published comes in its place."""
+    number = (head.number if head else 0) + 1
+    held = {name: head.body[name] for name in _CARRIED if head.body.get(name)} if head else {}
+    if kind in (IMPORT, PUBLISHING):
+        held |= {"waits": number if kind == IMPORT else None}
     body = {
         "format": 1,
-        "number": (head.number if head else 0) + 1,
+        "number": number,
         "kind": kind,
         "uuid": os.urandom(16).hex(),
         "target": target_uuid,
@@ -367,8 +374,9 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int],
         "live": ranges(live),
         "signatures": [],
     }
-    if body.get("hold", held) is None:
-        del body["hold"]
+    for name in _CARRIED:
+        if body.get(name, held) is None:
+            del body[name]
     return body
 
 

@@ -55,6 +55,8 @@ class ChunkIndex:
         self.damaged: set[str] = set()  # keys of fragments that are there and cannot be read
         self.listed: set[str] = set()  # keys of fragments as of the last refresh
         self.written: set[str] = set()  # keys of fragments that this run wrote
+        self.passing: frozenset[str] = frozenset()  # keys of packs that are about to go: they are read, and nothing relies on them
+        self._standing = False
 
     def refresh(
         self,
@@ -152,9 +154,29 @@ class ChunkIndex:
             return wanted
         return wanted - {row[0] for row in self._rows(list(wanted), "id FROM chunk")}
 
+    def unkept(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of the ids that no pack has which stays."""
+        if not self.passing:
+            return self.missing(ids)
+        wanted = set(ids)
+        columns = "chunk.id, pack.name FROM chunk JOIN pack ON pack.no = chunk.pack"
+        return wanted - {id_ for id_, pack in self._rows(list(wanted), columns) if pack not in self.passing}
+
     def places(self, ids: Iterable[bytes]) -> dict[ChunkId, Location]:
         """A valid place of each id that has one."""
         return places(self._db, ids)
+
+    def stands(self, ids: Iterable[bytes]) -> None:
+        """Take these as chunks that the target has, in no pack but in its live files: they need not be brought."""
+        if not self._standing:
+            self._db.execute("CREATE TEMP TABLE standing (id BLOB PRIMARY KEY) WITHOUT ROWID")
+            self._standing = True
+        self._db.executemany("INSERT OR IGNORE INTO standing VALUES (?)", ((id_,) for id_ in ids))
+
+    def forget_standing(self) -> None:
+        """What stands there is another now."""
+        self._db.execute("DROP TABLE IF EXISTS temp.standing")
+        self._standing = False
 
     def reuse(self, ids: Sequence[bytes]) -> set[bytes]:
         """Those of the ids that the target has; noted as used."""
@@ -165,8 +187,15 @@ class ChunkIndex:
                 "JOIN pack ON pack.no = chunk.pack JOIN fragment ON fragment.no = chunk.fragment"
             )
             for id_, pack, fragment in self._rows(ids, columns):
-                known.add(id_)
-                self.used.update((pack, fragment))
+                if pack not in self.passing:
+                    known.add(id_)
+                    self.used.update((pack, fragment))
+        if self._standing:
+            left = [id_ for id_ in ids if id_ not in known]
+            for at in range(0, len(left), _ASK):
+                some = left[at : at + _ASK]
+                marks = ",".join("?" * len(some))
+                known.update(row[0] for row in self._db.execute(f"SELECT id FROM standing WHERE id IN ({marks})", some))
         return known
 
     def claim(self, ids: Sequence[bytes], batch: int) -> bytes:

@@ -92,9 +92,22 @@ def following(
         if link.keys:
             fresh.update(key for key in link.keys if not doomed(key))
         before = link.before
-    if len(fresh) <= MOST:
-        return {"names": {"keys": sorted(fresh), "before": before}}
-    more = ManifestWriter(store, base.epoch if base else 0, {}).names(sorted(fresh))
+    return _members(store, base, fresh, before)
+
+
+def all_of(store: WritableStore, base: log.Record, gone: Callable[[str], bool]) -> dict[str, Any]:
+    """Members for a prune record that follows `base`: it tells for itself of all that it leaves. gone: whether a key goes."""
+    try:
+        keys = told(store, base)
+    except NoListing:
+        keys = {stat.key for place in (INDEX, WHOLE) for stat in store.list(f"{place}/")}
+    return _members(store, base, {key for key in keys if not gone(key)}, 0)
+
+
+def _members(store: WritableStore, base: log.Record | None, keys: set[str], before: int) -> dict[str, Any]:
+    if len(keys) <= MOST:
+        return {"names": {"keys": sorted(keys), "before": before}}
+    more = ManifestWriter(store, base.epoch if base else 0, {}).names(sorted(keys))
     return {"names": {"keys": [], "before": before, "more": log.ref_json(more)}}
 
 

@@ -14,7 +14,7 @@ from mirror.chunking import ChunkId, identify
 from mirror.compare import same_list
 from mirror.errors import MirrorError, NotFound
 from mirror.manifest import Entry, File
-from mirror.publish import description
+from mirror.publish_folder import description
 from mirror.site import Site
 from mirror.site.files import FolderSite
 from mirror.site.live import LiveTree

@@ -1,337 +1,324 @@
-"""Step three of a publish: the live tree is changed, path by path, in the order of steps.py.
+"""`mirror publish`: make what clients have brought for a tree its newest snapshot, so that people see it.
 
-Every change is conditional on what is expected at its path. What is something else stays as it is, and that is this item's own
-failure. Whoever takes over from a run that died (`recover`) does the same from what the records say: drafts and live files are
-read before they are believed, and content that is nowhere ready is obtained again.
+    report = publish(TargetSpec(StoreSpec("/srv/mirrors/www")))
+    report.snapshot, report.of
+
+A client that syncs into a tree through `mirror serve` brings packs and a record of kind `import`. What that names is published here
+as by a sync that has no site at hand: drafts are put together from the packs and from live files, then the four steps of every
+publish follow. What clients brought goes afterwards: its content is live. `mirror serve` runs this verb in a process of its own;
+whoever has only a key asks that server for it.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import groupby
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
-from mirror.compare import same_content
-from mirror.events import Advanced, PhaseBegan, Problem
-from mirror.items import Items
-from mirror.keys import parent_of, show
-from mirror.manifest import Entry, File, Folder, Ref, Symlink, decode_entry, encode
-from mirror.owners import Owners
-from mirror.site.live import LiveTree, Unexpected, is_ours
-from mirror.site.standing import Standing
-from mirror.site.writing import Description, fingerprint_of
-from mirror.spool import KeySorter, Spool
-from mirror.steps import STAYS, Step, Steps, Works, expected_of, is_as_known
-from mirror.transfer.down import why_not
+from mirror import log
+from mirror.asking import publish_there
+from mirror.attempts import repeated, with_or_without_cache
+from mirror.commit import MOST_PROBLEMS, problem_lines
+from mirror.drafts import Drafts, extent
+from mirror.envelope import check_format, write_time
+from mirror.errors import AuthError, DamageError, UsageError
+from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
+from mirror.keys import MIRROR_KEY, record_key, show
+from mirror.lacking import Lacking
+from mirror.lines import Lines
+from mirror.lookup import ChunkIndex
+from mirror.manifest import ChangeLine, Ref, WithContent
+from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW
+from mirror.publishing import PublishOptions
+from mirror.received import drop
+from mirror.site.live import LiveTree
+from mirror.snapshot import ManifestReader, ManifestWriter
+from mirror.space import Least, check_room
+from mirror.spool import Spool
+from mirror.steps import Step, changes, step_spool
+from mirror.store.wrap import Counts as Requests
+from mirror.survey import source_key
+from mirror.target import Target, TargetSpec, open_target
+from mirror.tree import TreeRun
+from mirror.unfinished import unfinished
+from mirror.workers import Crew
 
-_TOLD = 256  # files between two events
-_GONE = (FileNotFoundError, NotADirectoryError)
 
+@dataclass(frozen=True, slots=True)
+class WaitingOptions:
+    """How what waits is published. workers: processes, 0 in this one. min_free: bytes; min_free_percent: of the whole place; wait:
+    for another run that uses the tree."""
 
-def description(entry: Entry, owners: Owners) -> Description:
-    """The metadata to set for an entry here; what it is published with as well, for places that keep that (a folder does not)."""
-    if isinstance(entry, (File, Folder)):  # a union would be made anew for each of many files
-        uid, gid = owners.numbers(entry)
-        if isinstance(entry, Folder):
-            return Description(entry.mtime, owners.mode(entry), uid, gid, entry.xattrs)
-        return Description(entry.mtime, owners.mode(entry), uid, gid, entry.xattrs, entry.media_type, entry.headers)
-    if isinstance(entry, Symlink):
-        return Description(entry.mtime, None, *owners.numbers(entry))
-    return Description()
+    workers: int = 2
+    min_free: int | None = None
+    min_free_percent: float | None = None
+    wait: bool = False
 
 
 @dataclass
-class LiveChanges:
-    """The changes of one publish into a folder. number: of its record, under which things are kept aside. obtain: makes the draft
-    of a file whose content is not staged, False when it can be had from nowhere. items: what became of the single paths."""
+class PublishReport(ProblemReport):
+    """What was published. snapshot: its number, 0 when nothing waited; of: the number of the import; parent: the snapshot before.
+    added … same: against the parent. files_staged, bytes_staged: of drafts for the live folder; bytes_history: of packs for what was
+    displaced; dropped: objects that clients had brought and that went, since their content is live."""
 
-    works: Works
-    live: LiveTree
-    number: int
-    obtain: Callable[[File], bool]
-    recover: bool = False
-    items: Items = field(init=False)
-    _done: int = 0
-    _ready: bytes | None = None  # the folder that is known to be there and open to us
+    target: str = ""
+    site: str = ""
+    snapshot: int = 0
+    of: int = 0
+    parent: int = 0
+    entries: int = 0
+    bytes: int = 0
+    added: int = 0
+    changed: int = 0
+    described: int = 0
+    moved: int = 0
+    deleted: int = 0
+    same: int = 0
+    files_staged: int = 0
+    bytes_staged: int = 0
+    bytes_history: int = 0
+    dropped: int = 0
+    attempts: int = 1
+    seconds: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    problem_count: int = 0
+    problems: list[Problem] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.items = Items(self.works.on_problem, lambda path: f"it is kept in {self.live.move_aside(path, self.number)}")
 
-    def run(self, steps: Steps, manifest: Ref) -> None:
-        """Do them all, and make them durable. OSError when the disk is full."""
-        job = self.works.job
-        job.say(PhaseBegan("write", sum(map(len, (*steps.files, steps.hard_links)))))
-        for step in reversed(steps.rooms):
-            self.items.attempt(step, self._make_room)
-        for step in steps.folders:
-            self.items.attempt(step, self._folder)
-        for spool in steps.files:
-            self._each(spool, self._file)
-        self._each(steps.hard_links, self._hard_link)
-        job.say(Advanced(self._done % _TOLD))
-        self.describe_folders(steps.folders_changed, manifest)
-        self.live.settle()
+def publish(target: TargetSpec, options: WaitingOptions | None = None, job: Job | None = None) -> PublishReport:
+    """Publish what waits in a tree; raises the errors of `mirror.errors`, reports problems of single paths."""
+    job, options = job or Job("publish"), options or WaitingOptions()
+    began = time.monotonic()
+    hint = "run the same command again to go on; the next sync or publish finishes what is begun"
+    report = with_or_without_cache(lambda spec: _run(spec, options, job), target, job, hint)
+    report.seconds = time.monotonic() - began
+    return report
 
-    def _each(self, spool: Spool[Step], change: Callable[[Step], None]) -> None:
-        for step in spool:
-            self.items.attempt(step, change)
-            self._done += 1
-            if not self._done % _TOLD:
-                self.works.job.say(Advanced(_TOLD))
 
-    # -- room and folders ----------------------------------------------------------------------------------------
-
-    def _make_room(self, step: Step) -> None:
-        self.remove(step)
-        self.items.removed.extend([step.path])
-
-    def remove(self, step: Step) -> bool:
-        """Remove what a step says, if it is there; whether it was. A folder that holds things that are not ours stays."""
-        path, live = step.path, self.live
-        if is_ours(path):
-            raise Unexpected("that is where the store of the tree is")
+def _run(spec: TargetSpec, options: WaitingOptions, job: Job) -> PublishReport:
+    with open_target(spec, lock=True, wait=options.wait) as target:
+        job.site = target.site
+        job.say(RunStarted("publish", "", target.url))
+        if not target.tree or target.in_bucket:
+            why = "clients bring their snapshots, and nothing waits, but in a tree in a folder"
+            raise UsageError("cannot publish", where=target.url, why=why, hint="sync into it: that publishes as well")
+        if target.is_received:
+            return _asked(target, job)
         try:
-            if isinstance(step.before, Folder):
-                self._open_up(parent_of(path))
-                live.writer.remove(path)
-                return True
-            there = live.stat(path)
-            if there is None or (self.recover and stat.S_ISDIR(there.st_mode)):
-                return False  # a run before this one was here
-            expected = expected_of(step)
-            if expected is None:
-                raise Unexpected("it is nothing that a tree can hold")
-            self._open_up(parent_of(path))
-            return live.take_away(path, expected)
-        except _GONE:
-            return False
-        except OSError as error:
-            if isinstance(step.before, Folder) and error.errno in (39, 17):  # ENOTEMPTY, EEXIST: not ours to delete
-                return False
+            with ExitStack() as stack:
+                run = _Run(target, options, job, stack)
+                repeated(run, target, "cannot publish")
+                return run.report
+        except sqlite3.DatabaseError:
+            target.state.discard()
             raise
 
-    def remove_all(self, steps: Iterable[Step]) -> None:
-        """Remove what these steps say, if it is there."""
-        for step in steps:
-            self.items.attempt(step, self._remove_late, STAYS)
 
-    def _remove_late(self, step: Step) -> None:
-        if self.recover:
-            self.leftover(step)
-        self.remove(step)
+def _asked(target: Target, job: Job) -> PublishReport:
+    """Have it done by the server that holds the target."""
+    report = PublishReport(target.url, target.site)
+    head = log.read_head(target.store, int(target.state.fact("head") or 0))
 
-    def remove_hollow(self, steps: Steps, manifest: Ref) -> None:
-        """Sources without folders (S3) do not say when one is empty."""
-        if next(self.works.reader.at(manifest, [b""]), None) is not None:
-            return
-        for step in reversed(steps.gone):
-            above = parent_of(step.path)
-            while above:
-                try:
-                    self.live.writer.remove(above)
-                except OSError:
-                    break
-                above = parent_of(above)
+    def problem(found: Problem) -> None:
+        report.add(found)
+        job.say(ProblemFound(found))
 
-    def stand_as_written(self, entries: Iterable[File]) -> Iterator[tuple[File, bool]]:
-        """Each entry, and whether the live file is what it says."""
-        for entry, there in self.live.each((entry.path, entry) for entry in entries):
-            known = isinstance(there, Standing) and is_as_known(there, entry)
-            yield entry, known and (not self.recover or self.is_there(entry.path, entry))
+    done = publish_there(target, head, job, problem)
+    if done is None:
+        why = f"the key {target.spec.store.key_file} has not the right publish"
+        raise AuthError("cannot publish", where=target.url, why=why, hint="ask there for a key with that right")
+    record = done.record
+    if record is not None and head is not None and head.body.get("waits"):
+        report.bytes_history = done.bytes_history
+        report.snapshot, report.of = record.number, int(record.body.get("import", 0))
+        report.entries, report.bytes = record.manifest.entries, record.manifest.plain
+        totals = record.body.get("totals", {})
+        for name in ("added", "changed", "described", "moved", "deleted"):
+            setattr(report, name, totals.get(name, 0))
+    return report
 
-    def _folder(self, step: Step) -> None:
-        path, writer = step.path, self.live.writer
-        assert step.after is not None
-        if not path:
-            return  # the tree itself; it is described at the end like all folders
-        self._prepare(parent_of(path))
-        if writer.make_folder(path, replace=False):
-            what = description(step.after, self.works.owners)
-            if what.mode is not None and what.mode & 0o700 == 0o700:  # at once: people look at the tree meanwhile
-                writer.describe_folder(path, what._replace(mtime=None))
-        else:
-            self._open_up(path)
 
-    def _prepare(self, folder: bytes) -> None:
-        """Make sure that a folder is there and can be written into. Sources without folders (S3) name none."""
-        if folder == self._ready:
-            return
-        writer = self.live.writer
-        try:
-            writer.folder(folder)
-        except FileNotFoundError:
-            self._prepare(parent_of(folder))
-            writer.make_folder(folder, replace=False)
-            os.fchmod(writer.folder(folder), 0o755)
-        self._open_up(folder)
-        self._ready = folder
+class _Run:
+    """One publish, over as many attempts as the log makes necessary."""
 
-    def _open_up(self, folder: bytes) -> None:
-        if os.geteuid():
-            fd = self.live.writer.folder(folder)
-            mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            if mode & 0o700 != 0o700:
-                os.fchmod(fd, mode | 0o700)  # all folders that were touched are described anew at the end
+    def __init__(self, target: Target, options: WaitingOptions, job: Job, stack: ExitStack) -> None:
+        self.target, self.options, self.job, self.exit = target, options, job, stack
+        self.store, self.state = target.store, target.state
+        self.dooms = log.Dooms(self.store, self.state)
+        self.reader = ManifestReader(self.store, self.state)
+        self.index = ChunkIndex(self.state, self.store)
+        self.report = PublishReport(target.url, target.site)
+        self.head: log.Record | None = None
+        self.lost: dict[str, tuple[str, str]] = {}
+        self.told: dict[str, Any] = {}
+        self._crew: Crew | None = None
 
-    def describe_folders(self, changed: Iterable[bytes], manifest: Ref) -> None:
-        """Set times and modes of these folders, in which something was changed, from the leaves up."""
-        works = self.works
-        with KeySorter() as touched, Spool[bytes]() as known:
-            touched.extend(path for path in changed if not is_ours(path))
-            known.extend(path for path, _ in groupby(touched))
-            with Spool[Entry](encode, decode_entry) as folders:
-                folders.extend(e for e in works.reader.at(manifest, known) if isinstance(e, Folder))
-                for entry in reversed(folders):
-                    try:
-                        sentences = self.live.writer.describe_folder(entry.path, description(entry, works.owners))
-                        self.items.unset += bool(sentences)
-                    except OSError as error:
-                        if not isinstance(error, _GONE):
-                            why_not(error)
-                        self.items.unset += 1
-        self._ready = None
+    # -- one attempt ---------------------------------------------------------------------------------------------
 
-    # -- files and links -----------------------------------------------------------------------------------------
+    def attempt(self, number: int) -> bool:
+        """See `Attempting`."""
+        self.report.attempts = number
+        self.report.forget_problems()
+        started = datetime.now(UTC)
+        head = log.read_head(self.store, int(self.state.fact("head") or 0))
+        for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
+            check_format(body, f"{self.store.url}/{key}", "write")
+        brought = log.read_record(self.store, head.body["waits"]) if head is not None and head.body.get("waits") else None
+        if unfinished(self.store, head) is not None:
+            tree = self._tree(brought or head, PublishOptions())
+            head = tree.finish(head, lambda: self.index)
+            self.report.begin_own()
+            brought = log.read_record(self.store, head.body["waits"]) if head is not None and head.body.get("waits") else None
+        self.head = head
+        parent = log.newest_snapshot(self.store, head)
+        if head is None or brought is None:
+            self._finish(head, parent)
+            return True
+        return self._carry_out(head, parent, brought, started)
 
-    def _file(self, step: Step) -> None:
-        live, before, after, path = self.live, step.before, step.after, step.path
-        self._prepare(parent_of(path))
-        if step.before is None and type(after) is File and not self.recover:
-            # All there is to do for most files, without a look at the draft before; 33,000 of them took 0.2 s longer with it.
-            try:
-                live.put(path, None)
-            except FileNotFoundError:
-                pass  # no draft: it is obtained
-            else:
-                return
-        if isinstance(after, Symlink):
-            self._symlink(step, after)
-            return
-        if not isinstance(after, File):
-            raise Unexpected("it is nothing that a tree can hold")
-        if self.recover and self.is_there(path, after) and not self._is_linked_as_before(step):
-            self._set(path, after)
-            self.leftover(step)
-            return
-        if isinstance(before, File) and same_content(before, after, self.works.reader):
-            expected = expected_of(step)
-            assert expected is not None
-            live.check(path, expected)
-            if not self._shares_inode(step):
-                self._set(path, after)
-                self.leftover(step)
-                return
-            if not self.recover or live.staging.stat(path) is None:  # a draft that is there is of a run that died
-                live.stage_copy(path, path)
-                self._describe_draft(path, after)
-        if self.recover and not self._draft_is(path, after):
-            self.leftover(step)
-            if not self.obtain(after):
-                raise Unexpected("its new content can be had from nowhere any more")
-        elif live.staging.stat(path) is None and not self.obtain(after):
-            raise Unexpected("its new content can be had from nowhere any more")
-        live.put(path, expected_of(step))
-
-    def _shares_inode(self, step: Step) -> bool:
-        """Whether what stands there is another name of a file that it is no name of any more."""
-        before = step.before
-        if not isinstance(before, File) or not before.link:
+    def _carry_out(self, head: log.Record, parent: log.Record | None, brought: log.Record, started: datetime) -> bool:
+        self.dooms.learn(head)
+        self.index.drop_claims()
+        self.index.refresh(self.dooms, self._spoilt_fragment)
+        old = parent.standing if parent else None
+        options = PublishOptions.wished(brought.body.get("publish", {}))
+        tree = self._tree(brought, options)
+        with ExitStack() as stack:
+            steps = stack.enter_context(step_spool())
+            steps.extend(Step(*each) for each in changes(self.reader, old, brought.manifest))
+            drafts = self._stage(tree, head, steps, old, brought)
+            lines = stack.enter_context(closing(Lines(self._against(parent, steps, brought), self.reader, self.state)))
+            self.job.say(PhaseBegan("commit"))
+            self._count(lines, parent, brought)
+            listed = ManifestWriter(self.store, head.epoch, {}, self.state).changes(self._said(lines)) if parent else None
+            members = self._members(lines, parent, brought, listed, started)
+            record = tree.publish(head, parent, brought.manifest, self.index, members)
+        if record is None:
             return False
-        there = self.live.stat(step.path)
-        return there is not None and there.st_nlink > 1
+        report = self.report
+        report.snapshot, report.bytes_history = record.number, tree.history
+        report.entries, report.bytes = record.manifest.entries, record.manifest.plain
+        self._finish(tree.newest, record, drafts)
+        return True
 
-    def _is_linked_as_before(self, step: Step) -> bool:
-        """Whether what stands there is still the file of the hard link that it was."""
-        before = step.before
-        if not isinstance(before, File) or not before.link:
-            return False
-        first, there = self.live.stat(before.link), self.live.stat(step.path)
-        return first is not None and there is not None and (first.st_dev, first.st_ino) == (there.st_dev, there.st_ino)
+    def _against(self, parent: log.Record | None, steps: Spool[Step], brought: log.Record) -> Iterable[Step]:
+        """The steps from the parent's manifest: those of the publish, but where something lingers."""
+        if parent is None or parent.standing == parent.manifest:
+            return steps
+        return (Step(*each) for each in changes(self.reader, parent.manifest, brought.manifest))
 
-    def _symlink(self, step: Step, after: Symlink) -> None:
-        live, path = self.live, step.path
-        if self.recover:
-            there = live.stat(path)
-            if there is not None and stat.S_ISLNK(there.st_mode) and live.target(path) == after.target:
-                self.leftover(step)
-                return
-            self.leftover(step)
-        live.staging.link(path, after.target, description(after, self.works.owners))
-        live.put(path, expected_of(step))
-
-    def _hard_link(self, step: Step) -> None:
-        live, after, path = self.live, step.after, step.path
-        assert isinstance(after, File)
-        self._prepare(parent_of(path))
-        first, there = live.stat(after.link), live.stat(path)
-        right = first is not None and stat.S_ISREG(first.st_mode) and first.st_size == after.size
-        right = right and (after.mtime is None or (first is not None and first.st_mtime_ns == after.mtime))
-        if not right or (self.recover and not self.is_there(after.link, after)):
-            raise Unexpected("the file that it is a hard link to is not what it should be")
-        if first is not None and there is not None and (first.st_dev, first.st_ino) == (there.st_dev, there.st_ino):
-            self.leftover(step)
-            return
-        if self.recover:
-            self.leftover(step)
-        live.stage_hard_link(path, after.link)
-        live.put(path, expected_of(step))
-
-    def _set(self, path: bytes, after: File) -> None:
-        self.items.unset += bool(self.live.writer.describe_file(path, description(after, self.works.owners)))
-
-    def _describe_draft(self, path: bytes, after: File) -> None:
-        fd = self.live.staging.open(path)
-        assert fd is not None
+    def _stage(self, tree: TreeRun, head: log.Record, steps: Spool[Step], old: Ref | None, brought: log.Record) -> Drafts:
+        live = tree.live
+        assert isinstance(live, LiveTree)
+        needed = extent(steps, self.reader)[1]
+        check_room(self.target, tree.staged(), needed, Least(self.options.min_free, self.options.min_free_percent), surely=True)
+        lacking = Lacking(self.reader, self.index, self.state.db)
         try:
-            self.items.unset += bool(self.live.writer.describe(fd, description(after, self.works.owners)))
+            for step in steps:
+                if isinstance(step.after, WithContent):
+                    lacking.note(step.after)
+            lacking.look(step.before for step in steps)
+            lacking.look(self.reader.entries(old) if old else ())
+            drafts = Drafts(tree.works(self.index, head.epoch), live, self.dooms, lacking=lacking)
+            drafts.make(steps, old, brought.manifest)
         finally:
-            os.close(fd)
+            lacking.close()
+        self.lost = drafts.lost
+        self.report.files_staged, self.report.bytes_staged = drafts.files, drafts.size
+        return drafts
 
-    # -- after a run that died -----------------------------------------------------------------------------------
+    def _count(self, lines: Lines, parent: log.Record | None, brought: log.Record) -> None:
+        report, totals = self.report, lines.totals
+        report.of, report.parent = brought.number, parent.number if parent else 0
+        report.added, report.deleted, report.moved = totals[NEW], totals[DELETED], totals[MOVED]
+        report.changed, report.described = totals[CHANGED], totals[DESCRIBED]
+        report.entries = brought.manifest.entries
+        report.same = report.entries - report.added - report.changed - report.moved - report.described
 
-    def is_there(self, path: bytes, entry: File) -> bool:
-        """Whether the live file is what an entry says, its content read."""
-        there = self.live.stat(path)
-        if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != entry.size:
-            return False
-        if entry.mtime is not None and there.st_mtime_ns != entry.mtime:
-            return False
-        try:
-            fd = self.live.writer.read(path)
-        except PermissionError:
-            return False
-        try:
-            return fingerprint_of(fd) == entry.fingerprint
-        finally:
-            os.close(fd)
+    def _members(
+        self, lines: Lines, parent: log.Record | None, brought: log.Record, listed: Ref | None, started: datetime
+    ) -> dict[str, Any]:
+        """What the record says beside what every record does: mostly what the import says."""
+        body, root = brought.body, brought.manifest
+        names = {NEW: "added", CHANGED: "changed", MOVED: "moved", DESCRIBED: "described", DELETED: "deleted"}
+        self.told = {name: body[name] for name in ("complete", "problems", "problem_count") if name in body}
+        return dict(
+            source=body.get("source", {}),
+            started=body["started"],
+            finished=write_time(datetime.now(UTC)),
+            tags=body.get("tags", []),
+            filters=body.get("filters", []),
+            manifest=log.ref_json(root),
+            changes=log.ref_json(listed) if listed else None,
+            totals={"entries": root.entries, "bytes": root.plain, **{names[s]: n for s, n in lines.totals.items()}},
+            **self._told(),
+            parents=[parent.number] if parent else [],
+            **{"import": brought.number},
+        )
 
-    def _draft_is(self, path: bytes, entry: Entry | None) -> bool:
-        """Whether the draft of a path is what an entry says, its content read."""
-        staging = self.live.staging
-        if isinstance(entry, Symlink):
-            seen = staging.stat(path)
-            folder, name = staging.place(path)
-            return seen is not None and stat.S_ISLNK(seen.st_mode) and os.readlink(name, dir_fd=folder) == entry.target
-        if not isinstance(entry, File):
-            return False
-        fd = staging.open(path)
-        if fd is None:
-            return False
-        try:
-            return os.fstat(fd).st_size == entry.size and fingerprint_of(fd) == entry.fingerprint
-        finally:
-            os.close(fd)
+    def _told(self) -> dict[str, Any]:
+        report, told = self.report, self.told
+        return {
+            "complete": bool(told.get("complete", True)) and not report.failed,
+            "problems": [*told.get("problems", []), *problem_lines(report.own_problems)][:MOST_PROBLEMS],
+            "problem_count": int(told.get("problem_count", 0)) + report.own_count,
+        }
 
-    def leftover(self, step: Step) -> None:
-        """Remove the draft of a path. After a run that died it may be what that run displaced: if it is neither the old nor the new
-        content, it is somebody's work, and kept."""
-        live, path = self.live, step.path
-        if live.staging.stat(path) is None:
-            return
-        if self.recover and not self._draft_is(path, step.after) and not self._draft_is(path, step.before):
-            hint = f"it is kept in {live.move_aside(path, self.number)}"
-            self.works.on_problem(Problem(show(path), "drift", "a run that died displaced what nobody had seen", hint))
-            return
-        live.staging.drop(path)
+    def _tree(self, source: log.Record | None, options: PublishOptions) -> TreeRun:
+        site = {name: value for name, value in (source.body.get("source", {}) if source else {}).items() if name != "site"}
+        return TreeRun(
+            self.target,
+            self.target.live,
+            None,
+            source_key(site),
+            self.reader,
+            self.dooms,
+            self.job,
+            self._problem,
+            self._workers,
+            self._told,
+            self.exit,
+            options,
+            wait=self.options.wait,
+        )
+
+    def _workers(self) -> Crew:
+        if self._crew is None:
+            self._crew = self.exit.enter_context(Crew(self.options.workers))
+        return self._crew
+
+    def _finish(self, head: log.Record | None, newest: log.Record | None, drafts: Drafts | None = None) -> None:
+        """Leave the hint, and let go what is not needed any more."""
+        report = self.report
+        if head is not None:
+            log.put_hint(self.store, head)
+            self.state.remember("head", str(head.number))
+        if not report.snapshot and newest is not None:
+            report.parent, report.entries, report.bytes = newest.number, newest.manifest.entries, newest.manifest.plain
+        report.dropped = drop(self.store, self.state, self.target.uuid)
+        counts = self.store.counts + (drafts.requests if drafts else Requests())
+        report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
+
+    # -- what is said of it --------------------------------------------------------------------------------------
+
+    def _said(self, lines: Iterable[tuple[ChangeLine, int]]) -> Iterator[ChangeLine]:
+        for line, size in lines:
+            if self.job.each_path:
+                self.job.say(Change(line.symbol, show(line.path), size, show(line.moved_from) if line.moved_from else ""))
+            yield line
+
+    def _problem(self, problem: Problem) -> None:
+        if problem.kind == "unwritable" and problem.path in self.lost:  # it could not, since there was no content for it
+            kind, why = self.lost[problem.path]
+            problem = Problem(problem.path, kind, why, "the next sync brings it again")
+        self.report.add(problem)
+        self.job.say(ProblemFound(problem))
+
+    def _spoilt_fragment(self, key: str, error: Exception) -> None:
+        if not isinstance(error, DamageError):
+            raise error
+        self._problem(Problem(key, "damaged", error.why, "what it lists may be missing; the next sync brings it again"))

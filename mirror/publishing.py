@@ -37,6 +37,24 @@ class PublishOptions:
         order = {"order": list(self.order)} if self.order else {}
         return order | ({} if self.history else {"history": False})
 
+    @property
+    def wishes(self) -> dict[str, Any]:
+        """What the record of an import says of them: all, for who publishes it knows nothing else."""
+        grace = {"grace": self.grace} if self.grace else {}
+        return self.members | grace | ({"never_delete": True} if self.never_delete else {})
+
+    @classmethod
+    def wished(cls, wishes: dict[str, Any]) -> PublishOptions:
+        """What `wishes` gave. UsageError for what cannot be."""
+        options = cls(
+            tuple(map(str, wishes.get("order", ()))),
+            wishes.get("never_delete") is True,
+            int(wishes.get("grace", 0)),
+            wishes.get("history") is not False,
+        )
+        options.check(True, "the import")
+        return options
+
     def check(self, tree: bool, where: str) -> None:
         """UsageError where the target is no tree and something is chosen that only a tree has, or for what cannot be."""
         if not 0 <= self.grace <= MOST_GRACE:

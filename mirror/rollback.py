@@ -24,7 +24,6 @@ from typing import Any
 from mirror import log
 from mirror.attempts import repeated, with_or_without_cache
 from mirror.commit import problem_lines
-from mirror.compare import symbol_of
 from mirror.drafts import Drafts, extent
 from mirror.envelope import check_format, write_time
 from mirror.errors import DamageError, DeletionGuardError, TargetMissingError, UsageError
@@ -32,18 +31,17 @@ from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound
 from mirror.hold import append as append_hold
 from mirror.hold import begin, hold_of
 from mirror.keys import MIRROR_KEY, record_key, show
+from mirror.lines import Lines
 from mirror.lookup import ChunkIndex
 from mirror.manifest import ChangeLine, Ref
-from mirror.moves import Moves, Row, row, row_spool
 from mirror.pick import pick
-from mirror.plan import CHANGED, DELETED, DESCRIBED, NEW, DeletionLimit
+from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, DeletionLimit
 from mirror.protect import Wanted
 from mirror.site import Filter
 from mirror.site.filters import Matcher
 from mirror.site.live import LiveTree
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.space import Least, check_room
-from mirror.spool import Spool
 from mirror.store.wrap import Counts as Requests
 from mirror.survey import source_key
 from mirror.target import Target, TargetSpec, open_target
@@ -141,16 +139,11 @@ class _Plan:
     wanted: Wanted
     started: datetime
     rules: tuple[tuple[str, str], ...]
-    rows: Spool[Row]
-    moves: Moves
-
-    def lines(self) -> Iterator[tuple[ChangeLine, int]]:
-        return self.moves.lines(self.rows)
+    lines: Lines
 
     def close(self) -> None:
         self.wanted.close()
-        self.rows.close()
-        self.moves.close()
+        self.lines.close()
 
 
 class _Run:
@@ -209,32 +202,18 @@ class _Run:
         rules = self.options.rules or _rules_of(self.store.url, newest)
         protects = Matcher(Filter(rules, ignore_files=False)).protects if rules and not self.options.delete_excluded else None
         wanted = Wanted(self.reader, self.state.db, newest.manifest, old.manifest, protects, self._problem)
-        plan = _Plan(head, newest, old, wanted, started, rules, row_spool(), Moves(self.state))
         try:
-            plan.rows.extend(self._rows(wanted))
-            moved = plan.moves.pair(plan.rows)
-            self._count(plan, moved)
+            plan = _Plan(head, newest, old, wanted, started, rules, Lines(wanted.steps, self.reader, self.state))
         except BaseException:
-            plan.close()
+            wanted.close()
             raise
+        self._count(plan)
         return plan
 
-    def _rows(self, wanted: Wanted) -> Iterator[Row]:
-        key = self.reader.content_key
-        for step in wanted.steps:
-            before, after = step.before, step.after
-            if after is None:
-                assert before is not None
-                yield row(DELETED, before, key)
-            else:
-                yield row(NEW if before is None else symbol_of(before, after, self.reader), after, key)
-
-    def _count(self, plan: _Plan, moved: int) -> None:
-        report, totals = self.report, dict.fromkeys((NEW, CHANGED, DELETED, DESCRIBED), 0)
-        for each in plan.rows:
-            totals[each.symbol] += 1
+    def _count(self, plan: _Plan) -> None:
+        report, totals = self.report, plan.lines.totals
         report.rollback_of, report.parent, report.protected = plan.old.number, plan.newest.number, plan.wanted.kept
-        report.added, report.deleted, report.moved = totals[NEW] - moved, totals[DELETED] - moved, moved
+        report.added, report.deleted, report.moved = totals[NEW], totals[DELETED], totals[MOVED]
         report.changed, report.described = totals[CHANGED], totals[DESCRIBED]
         report.entries = plan.newest.manifest.entries + totals[NEW] - totals[DELETED]
         report.same = report.entries - report.added - report.changed - report.moved - report.described
@@ -254,7 +233,7 @@ class _Run:
         )
 
     def _show(self, plan: _Plan) -> None:
-        for line, size in plan.lines():
+        for line, size in plan.lines:
             self._line(line, size)
         if self.target.tree:
             self.report.files_staged, self.report.bytes_staged = extent(plan.wanted.steps, self.reader)
@@ -277,7 +256,7 @@ class _Run:
         self.job.say(PhaseBegan("commit"))
         writer = ManifestWriter(self.store, head.epoch, {}, self.state)
         root = plan.wanted.root(partial(ManifestWriter, self.store, head.epoch, state=self.state))
-        changes = writer.changes(self._said(plan.lines()))
+        changes = writer.changes(self._said(plan.lines))
         self.report.entries, self.report.bytes = root.entries, root.plain
         members = self._members(plan, root, changes)
         if self.target.tree:

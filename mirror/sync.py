@@ -52,6 +52,7 @@ from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
 from mirror.unfinished import has_drafts, is_emptied, unfinished
 
 if TYPE_CHECKING:
+    from mirror.bringing import Bringing
     from mirror.commit import Outcome
     from mirror.cost import Estimate
     from mirror.lookup import ChunkIndex
@@ -170,6 +171,7 @@ class _Run:
         self.head: log.Record | None = None
         self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
         self._tree: TreeRun | None = None
+        self.publishes = bool(target.tree) and not target.is_received  # this run itself changes a live place
         self.released: Hold | None = None  # the hold that this run ends
         self.skipped = 0
         self._packed: int | None = None  # bytes kept before this run's own, once the index is known
@@ -186,14 +188,14 @@ class _Run:
         head = None if self.target.new and options.dry_run else log.read_head(self.store, int(known or 0))
         for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
             check_format(body, f"{self.store.url}/{key}", "write")
-        if self.target.tree and not options.dry_run and unfinished(self.store, head) is not None:
-            head = self.tree.finish(head, self._chunk_index)
+        if head and self.target.tree and not options.dry_run and unfinished(self.store, head) is not None:
+            head = self.tree.finish(head, self._chunk_index) if self.publishes else self.bringing.finish(head)
             self.report.begin_own()
         self.head = head
         self._heed_hold(head)
-        parent = log.newest_snapshot(self.store, head)
+        parent = self.bringing.base(head) if self.target.is_received else log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
-        if parent is not None and self.target.tree and is_emptied(self.target, parent):
+        if parent is not None and self.publishes and is_emptied(self.target, parent):
             # Emptied, or a new disk for a store that is elsewhere: what the last snapshot has is not there, so all of it is news.
             job.say(Notice("refilled", f"nothing was there any more: all is published anew, snapshot {parent.number} is not there"))
             parent = None
@@ -254,8 +256,10 @@ class _Run:
         index = self._chunk_index()
         index.drop_claims()
         fresh = self.target.new and self.report.attempts == 1  # without any record it need not be: a first sync that died
-        if (survey.counts.fetch_files or self.target.tree) and not fresh:
+        if (survey.counts.fetch_files or self.publishes) and not fresh:
             index.refresh(self.dooms, self._spoilt_fragment)
+        if survey.counts.fetch_files and self.target.is_received:
+            self.bringing.stands(head, index)
         self._packed = self._kept_so_far(index)
         epoch = head.epoch if head else 0
         with Sorter() as results:
@@ -281,18 +285,42 @@ class _Run:
             newest = self._release(head or parent)
             if newest is None:
                 return False
+            self._published_there(newest)
             self._finish(newest, parent.manifest, sent)
             return True
         members = partial(self._members, parent, outcome, started)
-        if self.target.tree and (outcome.changed or parent is None or parent.body.get("standing")):
+        if self.publishes and (outcome.changed or parent is None or parent.body.get("standing")):
             record = self.tree.publish(head, parent, outcome.root, index, members())
         else:
             ground = Ground(head, parent, index.used, {*sent.written, *committer.written}, self.identity)
             record = append_snapshot(self.store, self.dooms, ground, lambda base: self._draft(base, members()))
         if record is None:
             return False
-        self._committed(record, sent)
+        if self.target.is_received:
+            self._brought(record, sent)
+        else:
+            self._committed(record, sent)
         return True
+
+    def _brought(self, record: log.Record, sent: Sent) -> None:
+        """All is there that the record says: have it published."""
+        self._say_released()
+        log.put_hint(self.store, record)
+        self.state.remember("head", str(record.number))
+        self._published_there(record)
+        self._finish(record, record.manifest, sent)
+
+    def _published_there(self, head: log.Record) -> None:
+        """Have published what waits on another machine, if anything does."""
+        if not (self.target.is_received and head.body.get("waits")):
+            return
+        done = self.bringing.publish(head)
+        report = self.report
+        if done is None or done.record is None:
+            report.waits = int(head.body["waits"])
+            return
+        report.snapshot, report.bytes_history = done.record.number, done.bytes_history
+        report.entries, report.bytes = done.record.manifest.entries, done.record.manifest.plain
 
     def _committed(self, record: log.Record, sent: Sent) -> None:
         if "deletes" not in record.body:  # else it was said before the deletions
@@ -308,7 +336,7 @@ class _Run:
 
     def _check_names(self, survey: Survey, parent: log.Record | None) -> None:
         """What cannot stand in the live place under its name: an error, or left out. Nothing has been written so far."""
-        if not self.target.tree or not len(survey.plan):
+        if not self.publishes or not len(survey.plan):
             return
         from mirror.naming import fitting
 
@@ -336,7 +364,7 @@ class _Run:
         store = self.target.spec.store  # the limit holds for all processes together
         store = replace(store, bandwidth=store.bandwidth // max(crew.processes, 1))
         limits = Limits(options.max_transfer, self.deadline)
-        if self.target.tree:
+        if self.publishes:
             return self.tree.read(survey.plan, self.index, epoch, crew, limits, results)
         batch_job = up.Job(self.spec, store, epoch)
         sender = Sender(self.store, self.state, self.index, batch_job, self.source, crew, self.job, limits, results)
@@ -358,14 +386,16 @@ class _Run:
         if self.crew is None and not self.options.dry_run and _is_large(counts):
             from mirror.transfer import stage, up
 
-            self._crew().warm(stage.run_batch if self.target.tree and not self.target.in_bucket else up.run_batch)
+            self._crew().warm(stage.run_batch if self.publishes and not self.target.in_bucket else up.run_batch)
 
     def _draft(self, base: log.Record | None, members: dict[str, Any]) -> dict[str, Any]:
-        live = (base.live if base else log.Live()).plus((base.number if base else 0) + 1)
         from mirror.names import following, of_run
 
-        names = following(self.store, base, of_run(self.index), self.dooms)
-        return log.draft(log.SNAPSHOT, self.target.uuid, base, live, **members, **names)
+        members |= following(self.store, base, of_run(self.index), self.dooms)
+        if self.target.is_received:
+            return self.bringing.draft(base, members)
+        live = (base.live if base else log.Live()).plus((base.number if base else 0) + 1)
+        return log.draft(log.SNAPSHOT, self.target.uuid, base, live, **members)
 
     def _members(self, parent: log.Record | None, outcome: Outcome, started: datetime) -> dict[str, Any]:
         """What a snapshot's record says beside what every record does."""
@@ -417,10 +447,18 @@ class _Run:
         )
         return self._tree
 
+    @property
+    def bringing(self) -> Bringing:
+        """What this run does to a tree on another machine."""
+        from mirror.bringing import Bringing
+
+        return Bringing(self.target, self.reader, self.job, self._problem, self.options.publish)
+
     def _finish(self, record: log.Record, root: Any, sent: Sent) -> None:
-        self.state.remember("head", str(record.number))
+        if not self.target.is_received:  # else it was remembered, and the log has gone on
+            self.state.remember("head", str(record.number))
         self.state.forget_found(self.source)
-        if self.report.snapshot:
+        if self.report.snapshot or self.report.waits:
             digests = [ref.digest for ref, _ in self.reader.nodes(root, SEGMENT)]
             self.state.keep_only(digests)
         self._place_left(record)
@@ -434,13 +472,14 @@ class _Run:
             keep_validators(self.reader, self.state, parent.manifest, self.source, survey, self.options.look.routes)
         self._sweep_drafts()
         self.state.remember("head", str(head.number))
+        self._published_there(head)
         self.report.entries, self.report.bytes = parent.manifest.entries, parent.manifest.plain
         self._place_left(head)
         self._requests(Requests())
         return True
 
     def _sweep_drafts(self) -> None:
-        if self.target.tree and not self.target.in_bucket and has_drafts(self.target.tree):
+        if self.publishes and not self.target.in_bucket and has_drafts(self.target.tree):
             from mirror.site.live import sweep_staged
 
             sweep_staged(self.target.tree)
@@ -482,7 +521,7 @@ class _Run:
         from mirror.cost import Displaced, Ground
         from mirror.lingering import Lingering
 
-        tree, publish, displaced = bool(self.target.tree), self.options.publish, Displaced()
+        tree, publish, displaced = self.publishes, self.options.publish, Displaced()
         ground = Ground(self.reader, self._chunk_index(), parent)
         if tree and publish.history and parent is not None:
             self.dooms.learn(self.head)
@@ -508,7 +547,7 @@ class _Run:
         report, nowhere = self.report, self.target.new and self.options.dry_run
         free = None if nowhere else self.store.free_bytes()
         report.bytes_free = free[0] if free else None
-        if self.target.tree:
+        if self.publishes:
             known = self._packed + report.bytes_history if self._packed is not None else None
             report.bytes_history_total = history_total(self.state, head.number if head else 0, known)
 
@@ -537,9 +576,9 @@ class _Run:
     def _check_free(self, survey: Survey) -> None:
         options = self.options
         adopts = options.making.adopt and not survey.counts.parent  # what stands there already needs no room
-        staged = self.tree.staged() if self.target.tree else 0
+        staged = self.tree.staged() if self.publishes else 0
         least = Least(options.min_free, options.min_free_percent)
-        text = check_room(self.target, staged, survey.counts.fetch_bytes, least, surely=bool(self.target.tree) and not adopts)
+        text = check_room(self.target, staged, survey.counts.fetch_bytes, least, surely=self.publishes and not adopts)
         if text:
             self.job.say(Notice("space", text))
 

@@ -66,7 +66,12 @@ class Target:
     @property
     def in_bucket(self) -> bool:
         """Whether it is a tree whose live place is in a bucket."""
-        return bool(self.tree) and not is_folder_url(self.tree)
+        return bool(self.tree) and not is_folder_url(self.tree) and not self.is_received
+
+    @property
+    def is_received(self) -> bool:
+        """Whether it is a tree that a `mirror serve` holds and publishes."""
+        return bool(self.tree) and is_web_url(self.tree) and bool(self.spec.store.key_file)
 
     @property
     def live(self) -> SiteSpec:
@@ -80,7 +85,7 @@ class Target:
     @property
     def is_apart(self) -> bool:
         """Whether this is a tree whose store is elsewhere."""
-        return bool(self.tree) and self.store.url != os.path.join(self.tree, STORE)
+        return bool(self.tree) and not self.is_received and self.store.url != os.path.join(self.tree, STORE)
 
     def free_bytes(self) -> tuple[int, int] | None:
         """(free, total) bytes where new content is written; None where the place does not know."""
@@ -170,6 +175,8 @@ def open_target(
         spec, tree = located(spec, layout)
         store = CountingStore(open_store(spec.store))
         info = read_info(store)
+        if info is not None and info["layout"] == TREE and is_web_url(store.url):
+            tree = store.url
     url = tree or store.url
     site = making.site if making else ""
     joins = _joins(tree, store, info, making)
@@ -431,7 +438,7 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
         raise TargetMissingError("cannot find the target", where=url, why=why, hint=hint)
     _check_making(making, url, tree)
     if is_web_url(url):
-        hint = f"make it there: mirror init ROOT/{url.rpartition('/')[2]} --layout packed"
+        hint = f"make it there: mirror init ROOT/{url.rpartition('/')[2]}"
         raise UsageError("cannot make the target", where=url, why="it is on another machine", hint=hint)
     others = _other_things(spec.store, store, tree)
     if any(key.startswith(LOG_PREFIX) for key in others):

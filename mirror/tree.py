@@ -25,8 +25,9 @@ from mirror.lookup import ChunkIndex
 from mirror.manifest import File, Ref
 from mirror.owners import Owners
 from mirror.plan import Fetch, Item
-from mirror.publish import description
+from mirror.publish_folder import description
 from mirror.publishing import PublishOptions
+from mirror.received import noted
 from mirror.site import Site, SiteSpec
 from mirror.site.live import LiveTree
 from mirror.site.live_bucket import LiveBucket
@@ -224,6 +225,8 @@ class TreeRun:
     def works(self, index: ChunkIndex, epoch: int, members: Mapping[str, Any] | None = None) -> Works:
         """What the parts of a publish of this run share. members: of the publish, as its record has them."""
         live, target, wholes, members = self.live, self.target, None, members or {}
+        if isinstance(live, LiveTree):
+            index.passing = noted(target.store)
         history = members.get("history") is not False
         if isinstance(live, LiveBucket) and history:
             wholes = Wholes(live.site, target.store, self.dooms, epoch)

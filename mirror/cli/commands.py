@@ -74,6 +74,14 @@ def rollback(session: Session, words: list[str]) -> int:
     return session.finish(report, _code(session, report.exit_code, options.dry_run and differs))
 
 
+def publish(session: Session, words: list[str]) -> int:
+    """`mirror publish TARGET`."""
+    from mirror.publish import publish as run
+
+    report = run(_target(session, words[0]), config.waiting_options(session.asked), session.job)
+    return session.finish(report, report.exit_code)
+
+
 def verify(session: Session, words: list[str]) -> int:
     """`mirror verify TARGET`."""
     from mirror.verify import verify as run
@@ -194,6 +202,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "sync": sync,
     "restore": restore,
     "rollback": rollback,
+    "publish": publish,
     "verify": verify,
     "snapshots": snapshots,
     "diff": diff,

@@ -29,6 +29,8 @@ def report_lines(report: Any, verbose: bool) -> Iterator[str]:
             yield from _restore(report)
         case "RollbackReport":
             yield from _rollback(report)
+        case "PublishReport":
+            yield from _publish(report)
         case "VerifyReport":
             yield from _verify(report)
         case "ReceiveReport":
@@ -64,6 +66,8 @@ def _sync(report: Any) -> Iterator[str]:
         yield f"would be: {counts(report)}; {report.files_read:,} files, {size_text(report.bytes_read)} would be read"
     elif report.snapshot:
         yield f"snapshot {report.snapshot}: {whole}: {counts(report)}"
+    elif report.waits:
+        yield f"imported as record {report.waits}, not published yet: {whole}: {counts(report)}"
     else:
         yield f"nothing changed since snapshot {report.parent}: {whole}"
     if not report.dry_run and (report.bytes_uploaded or report.bytes_read):
@@ -129,6 +133,22 @@ def _rollback(report: Any) -> Iterator[str]:
         yield f"history: {size_text(report.bytes_history)} for what was overwritten or deleted"
     if report.protected:
         yield f"kept as they were since the rules leave them out: {report.protected:,} (--delete-excluded takes them along)"
+
+
+def _publish(report: Any) -> Iterator[str]:
+    whole = f"{report.entries:,} entries, {size_text(report.bytes)}"
+    if not report.of:
+        yield (
+            f"nothing waits to be published; snapshot {report.parent}: {whole}"
+            if report.parent
+            else "nothing waits to be published"
+        )
+        return
+    yield f"snapshot {report.snapshot}, of import {report.of}: {whole}: {counts(report)}"
+    if report.files_staged:
+        yield f"staged {size_text(report.bytes_staged)} in {report.files_staged:,} files, {report.seconds:.1f} s"
+    if report.bytes_history:
+        yield f"history: {size_text(report.bytes_history)} for what was overwritten or deleted"
 
 
 def _verify(report: Any) -> Iterator[str]:

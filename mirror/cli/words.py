@@ -298,6 +298,20 @@ ROLLBACK: Final = Verb(
     ),
 )
 
+PUBLISH: Final = Verb(
+    "publish",
+    ("TARGET",),
+    """Make what clients have brought for a tree its newest snapshot, so that people see it.
+
+    A sync through `mirror serve` by a key with the right publish does this by itself. By a key that may only append, its content is
+    imported and waits for this verb: where the tree is, with its folder as TARGET, or from anywhere, with https://HOST/NAME and a key
+    that has the right. Only the newest import counts; what it displaces is kept as by a sync. What clients brought goes afterwards,
+    since its content is live.
+
+    If the run dies, give the same command again, or sync.""",
+    (MIN_FREE, WAIT, WORKERS, *REACH, *REPORTS),
+)
+
 VERIFY: Final = Verb(
     "verify",
     ("TARGET",),
@@ -449,7 +463,8 @@ SERVE: Final = Verb(
 )
 
 VERBS: Final = {
-    verb.name: verb for verb in (INIT, SYNC, RESTORE, ROLLBACK, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST, SERVE, KEY)
+    verb.name: verb
+    for verb in (INIT, SYNC, RESTORE, ROLLBACK, PUBLISH, VERIFY, SNAPSHOTS, DIFF, LS, CAT, SUMS, FILTER_TEST, SERVE, KEY)
 }
 
 

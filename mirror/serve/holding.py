@@ -22,16 +22,23 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from mirror.access import APPEND, PRUNE
-from mirror.errors import DamageError, MirrorError
-from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, ObjectName, record_number
+from mirror import log
+from mirror.errors import DamageError, MirrorError, NotFound
+from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, STORE_KEY, ObjectName, path_fault, record_number
 from mirror.log import RECORD_MAX, Record
+from mirror.received import note
 from mirror.serve.examine import MOST, Examiner, Hash, Read, Rejected
 from mirror.serve.records import Clerk
+from mirror.site import Content, SiteSpec
+from mirror.site.live import is_ours
+from mirror.site.open import open_site
 from mirror.store import MaintainedStore, Stat
 from mirror.store.fs import Draft, FolderStore
 from mirror.target import PACKED, read_info
+from mirror.unfinished import unfinished
 
 HINT_MAX: Final = 4096
+_MIRRORS: Final = ((MIRROR_KEY,), (STORE, MIRROR_KEY))  # where a target has its mirror.json
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -68,10 +75,11 @@ class Gate(Protocol):
 
 
 class Verifying:
-    """The gate of a packed target: only what is whole, true and in its place comes in, and only what a prune named goes."""
+    """The gate of a target: only what is whole, true and in its place comes in, and only what a prune named goes. tree: whether the
+    store is that of a tree."""
 
-    def __init__(self, store: MaintainedStore, uuid: str, cache: Path | None) -> None:
-        self._store, self._uuid, self._cache = store, uuid, cache
+    def __init__(self, store: MaintainedStore, uuid: str, cache: Path | None, tree: bool = False) -> None:
+        self._store, self._uuid, self._cache, self._tree = store, uuid, cache, tree
         self._examiner = Examiner(store)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
         self._clerk: Clerk | None = None
@@ -135,7 +143,7 @@ class Verifying:
             return self._records().judge(number, data, rights)
 
     def _records(self) -> Clerk:
-        self._clerk = self._clerk or Clerk(self._store, self._uuid, self._cache)
+        self._clerk = self._clerk or Clerk(self._store, self._uuid, self._cache, self._tree)
         return self._clerk
 
     def _epoch(self) -> int:
@@ -144,10 +152,33 @@ class Verifying:
 
 
 class Held:
-    """One target of a server."""
+    """One target of a server. tree: the live folder; empty for layout packed."""
 
-    def __init__(self, name: str, store: FolderStore, gate: Gate) -> None:
-        self.name, self.store, self._gate = name, store, gate
+    def __init__(self, name: str, store: FolderStore, gate: Gate, tree: str = "") -> None:
+        self.name, self.store, self._gate, self.tree = name, store, gate, tree
+        self._live = open_site(SiteSpec(tree)) if tree else None
+
+    def waits(self) -> bool:
+        """Whether something is to be published, or a publish to be finished."""
+        head = log.read_head(self.store) if self.tree else None
+        return head is not None and (bool(head.body.get("waits")) or unfinished(self.store, head) is not None)
+
+    def is_open(self) -> bool:
+        """Whether a publish was begun and has not ended."""
+        return bool(self.tree) and unfinished(self.store, log.read_head(self.store)) is not None
+
+    def live(self, path: bytes) -> Content:
+        """A file of the live tree, open. NotFound, also for what is no plain file; Rejected for what is no path of a site."""
+        if self._live is None:
+            raise Rejected("only a tree has live files")
+        if fault := path_fault(path):
+            raise Rejected(f"that is no path of a file: {fault}")
+        if is_ours(path):
+            raise NotFound("")
+        try:
+            return self._live.open(path)
+        except OSError:
+            raise NotFound("") from None
 
     def knows(self, key: str) -> bool:
         """Whether an object of this key may be asked for."""
@@ -166,6 +197,8 @@ class Held:
         record = self._gate.examine(key, draft.read, draft.size, hashed.digest(), rights)
         if self.store.size(key) is not None:  # somebody else's came meanwhile
             return Imported(False)
+        if self.tree:
+            note(self.store, key)
         return Imported(draft.publish(key), record)
 
     def hint(self, key: str, data: bytes) -> None:
@@ -200,7 +233,7 @@ class Holding:
     """All the targets below a root. gates: what makes the gate of a store; a parameter for tests of the protocol alone."""
 
     def __init__(
-        self, root: str, cache: Path | None, gates: Callable[[MaintainedStore, str, Path | None], Gate] = Verifying
+        self, root: str, cache: Path | None, gates: Callable[[MaintainedStore, str, Path | None, bool], Gate] = Verifying
     ) -> None:
         self.root = os.path.abspath(root)
         self._cache, self._gates = cache, gates
@@ -212,12 +245,19 @@ class Holding:
         if not _NAME.fullmatch(name):
             return None
         folder = os.path.join(self.root, name)
+        tree, store = "", folder
         try:
             found = os.stat(os.path.join(folder, MIRROR_KEY))
+            if os.path.lexists(os.path.join(folder, STORE, MIRROR_KEY)):  # the site of a tree may have a mirror.json of its own
+                raise FileNotFoundError
         except OSError:
-            if os.path.lexists(os.path.join(folder, STORE, MIRROR_KEY)):
-                raise NotHeld("it is a tree, and a tree cannot be received over HTTP yet: make a packed target") from None
-            return None
+            tree, store = folder, os.path.join(folder, STORE)
+            try:
+                found = os.stat(os.path.join(store, MIRROR_KEY))
+            except OSError:
+                if os.path.lexists(os.path.join(store, STORE_KEY)):
+                    raise NotHeld("it is a tree whose store is elsewhere: sync into it where it is") from None
+                return None
         same = (found.st_ino, found.st_mtime_ns)  # a target that was made anew is another one
         with self._finding:
             known = self._held.get(name)
@@ -225,7 +265,7 @@ class Holding:
                 return known[1]
             if known:
                 known[1].close()
-            held = self._open(name, folder)
+            held = self._open(name, store, tree)
             self._held[name] = same, held
             return held
 
@@ -235,9 +275,10 @@ class Holding:
             folders = sorted(name for name in os.listdir(self.root) if _NAME.fullmatch(name))
         except OSError:
             return []
-        return [name for name in folders if os.path.isfile(os.path.join(self.root, name, MIRROR_KEY))]
+        places = ((name, os.path.join(self.root, name)) for name in folders)
+        return [name for name, at in places if any(os.path.isfile(os.path.join(at, *where)) for where in _MIRRORS)]
 
-    def _open(self, name: str, folder: str) -> Held:
+    def _open(self, name: str, folder: str, tree: str) -> Held:
         store = FolderStore(folder)
         try:
             info = read_info(store)
@@ -245,10 +286,10 @@ class Holding:
             raise NotHeld(f"its mirror.json is damaged: {error.why}") from None
         except MirrorError as error:
             raise NotHeld(error.why) from None
-        if info is None or info["layout"] != PACKED:
-            raise NotHeld("it is the store of a tree: only packed targets can be received over HTTP yet")
+        if info is None or (info["layout"] == PACKED) == bool(tree):
+            raise NotHeld("it is the store of a tree that is elsewhere: sync into it where it is")
         cache = self._cache / "served" / str(info["uuid"]) if self._cache else None
-        return Held(name, store, self._gates(store, str(info["uuid"]), cache))
+        return Held(name, store, self._gates(store, str(info["uuid"]), cache, bool(tree)), tree)
 
     def close(self) -> None:
         """Give back what is held."""

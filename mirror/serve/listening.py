@@ -18,7 +18,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -101,9 +101,15 @@ def cut_off(scope: Scope) -> None:
         abort()
 
 
-def run(app: ASGIApp, listener: socket.socket, terms: Terms, begun: Callable[[], None]) -> bool:
+def run(
+    app: ASGIApp,
+    listener: socket.socket,
+    terms: Terms,
+    begun: Callable[[], None],
+    ending: Callable[[], Awaitable[None]] | None = None,
+) -> bool:
     """Serve until a signal comes, in the calling thread; whether one came. begun: called in the event loop, when the first are let
-    in."""
+    in; ending: awaited there when nobody is let in any more, before answers have to end."""
     most = _connections(terms.connections)
     http: Any = partial(_Connection, terms=terms, most=most, waiting={})
     config = uvicorn.Config(
@@ -125,7 +131,7 @@ def run(app: ASGIApp, listener: socket.socket, terms: Terms, begun: Callable[[],
         ssl_certfile=terms.certificate or None,
         ssl_keyfile=terms.private_key or None,
     )
-    server = _Server(config, begun, terms.grace_seconds)
+    server = _Server(config, begun, ending, terms.grace_seconds)
     server.run([listener])
     return server.stopped
 
@@ -139,9 +145,15 @@ def _connections(most: int) -> int:
 class _Server(uvicorn.Server):
     """Ends at a signal, and does not raise it again."""
 
-    def __init__(self, config: uvicorn.Config, begun: Callable[[], None], grace_seconds: int) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        begun: Callable[[], None],
+        ending: Callable[[], Awaitable[None]] | None,
+        grace_seconds: int,
+    ) -> None:
         super().__init__(config)
-        self._begun, self._grace_seconds = begun, grace_seconds
+        self._begun, self._ending, self._grace_seconds = begun, ending, grace_seconds
         self.stopped = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -149,6 +161,10 @@ class _Server(uvicorn.Server):
         self._begun()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._ending is not None:
+            for server in self.servers:
+                server.close()
+            await self._ending()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):  # who does not take the rest of an answer that was cut off
             connection.transport.abort()

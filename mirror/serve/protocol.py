@@ -9,12 +9,13 @@ the event loop alone.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -22,12 +23,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mirror.access import APPEND, READ, ClientKey, GrantedKey, KeyFile
+from mirror.access import APPEND, PUBLISH, READ, ClientKey, GrantedKey, KeyFile
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.keys import LATEST_KEY, MIRROR_KEY, record_number
+from mirror.log import IMPORT
 from mirror.serve.examine import Hash, Rejected
 from mirror.serve.holding import Held, Holding, NotHeld
 from mirror.serve.listening import cut_off
+from mirror.serve.publications import Publication, Publications, Terms
 from mirror.signing import DIGESTED, Nonces, Unsigned, check_request, digest_in, digest_of_body, sign_answer
 
 PIECE: Final = 256 << 10
@@ -88,13 +91,31 @@ class _Ask:
 class Protocol:
     """An ASGI application. say: told (kind, text) of refusals and of new records, in the thread of the event loop."""
 
-    def __init__(self, holding: Holding, keys: KeyFile, limits: Limits, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, holding: Holding, keys: KeyFile, limits: Limits, say: Callable[[str, str], None], publishing: Terms | None = None
+    ) -> None:
         self._holding, self._keys, self._limits, self._say = holding, keys, limits, say
+        self._publishing = publishing
+        self._publications: Publications | None = None
         self._nonces = Nonces()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="files")
         self._checks = asyncio.Semaphore(limits.checks)
         self._uploads = 0
         self.answers = self.refusals = self.imported = 0
+
+    def begin(self, begun: Callable[[], None]) -> None:
+        """In the event loop, when the first are let in: publishes that a server before this one left open go on."""
+        begun()
+        for name in self._holding.names():
+            with suppress(NotHeld, MirrorError, NotFound):
+                held = self._holding.find(name)
+                if held is not None and held.is_open():
+                    self._publish(held)
+
+    async def end(self) -> None:
+        """In the event loop, before it ends: nothing is published any more."""
+        if self._publications is not None:
+            await self._publications.close()
 
     def close(self) -> None:
         """Wait for what is being done."""
@@ -160,7 +181,7 @@ class Protocol:
         ask.name, ask.path = match[1], match[2] or ""
         ask.held = await self._in_thread(self._holding.find, ask.name)
         if ask.held is None:
-            why = f"there is no target {ask.name} here; it is made on that machine: mirror init ROOT/{ask.name} --layout packed"
+            why = f"there is no target {ask.name} here; it is made on that machine: mirror init ROOT/{ask.name}"
             raise Refusal(404, "no-target", why)
         if ask.path.startswith("-/"):
             return await self._service(ask, ask.held)
@@ -282,6 +303,8 @@ class Protocol:
         self.imported += done.made
         if done.made and done.record and ask.key:
             self._say("appended", f"{ask.name}: record {done.record[0]} ({done.record[1]}) by the key {ask.key.name}")
+            if held.tree and PUBLISH in ask.rights and done.record[1] == IMPORT:
+                self._publish(held)
         return _json({"result": "imported" if done.made else "already there"}, 201 if done.made else 412)
 
     async def _check_room(self, held: Held, more: int) -> None:
@@ -294,11 +317,15 @@ class Protocol:
 
     async def _service(self, ask: _Ask, held: Held) -> Response:
         what, query = ask.path.removeprefix("-/"), ask.request.query_params
-        services = {"list": "GET", "free": "GET", "sweep": "POST", "delete": "POST"}
-        if what not in services:
+        services = {"list": "GET", "free": "GET", "sweep": "POST", "delete": "POST", "live": "GET", "publish": ask.method}
+        if what not in services or (what in ("live", "publish") and not held.tree):
             raise Refusal(404, "no-object", "there is no such service")
+        if what == "publish":
+            return await self._published(ask, held)
         if ask.method != services[what] and (ask.method, services[what]) != ("HEAD", "GET"):
             raise Refusal(405, "method", f"it takes {services[what]}")
+        if what == "live":
+            return await self._live(ask, held, query.get("path", ""))
         if what == "list":
             return await self._list(held, query.get("prefix", ""), query.get("after", ""), query.get("limit", "1000"))
         if what == "free":
@@ -312,6 +339,63 @@ class Protocol:
         keys = _keys_in(await self._whole(ask))
         await self._in_thread(held.delete, keys, ask.rights)
         return _json({"deleted": len(keys)})
+
+    # -- trees -------------------------------------------------------------------------------------------------------------
+
+    def _publish(self, held: Held) -> Publication:
+        assert self._publishing is not None
+        self._publications = self._publications or Publications(self._publishing, self._say)
+        return self._publications.begin(held.name, held.tree)
+
+    async def _published(self, ask: _Ask, held: Held) -> Response:
+        """Have what waits published, or tell of the publish that runs."""
+        if ask.method == "GET":
+            after = ask.request.query_params.get("after", "0")
+            if not (after.isascii() and after.isdigit() and len(after) <= 18):
+                raise Refusal(400, "bad-request", "it is asked behind a number")
+            found = self._publications.of(held.name) if self._publications else None
+            headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
+            return StreamingResponse(found.follow(int(after)) if found else _nothing(), 200, headers, "text/event-stream")
+        if ask.method != "POST":
+            raise Refusal(405, "method", "it takes POST, and GET to follow")
+        if PUBLISH not in ask.rights:
+            raise Rejected("the key has not the right publish", "rights")
+        await self._whole(ask)
+        if not await self._in_thread(held.waits):
+            return _json({"result": "nothing waits"})
+        self._publish(held)
+        return _json({"result": "publishing"})
+
+    async def _live(self, ask: _Ask, held: Held, quoted: str) -> Response:
+        """A part of a file of the live tree; its path in base64url."""
+        try:
+            path = base64.urlsafe_b64decode(quoted.encode("ascii") + b"=" * (-len(quoted) % 4))
+        except ValueError:
+            raise Refusal(400, "bad-request", "its path is no base64url") from None
+        content = await self._in_thread(held.live, path)
+        try:
+            size = content.size
+            headers = {
+                "accept-ranges": "bytes",
+                "content-type": "application/octet-stream",
+                "cache-control": "no-store, no-transform",
+            }
+            start, end, status = _stretch(ask.headers.get("range", ""), size)
+            if status == 416:
+                return Response(status_code=416, headers=headers | {"content-range": f"bytes */{size}"})
+            if status == 200 and size > DIGESTED:
+                raise Refusal(413, "too-large", f"it has {size:,} bytes: ask for parts of at most {DIGESTED:,}")
+            end = min(end, start + DIGESTED)
+            if status == 206:
+                headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+            if ask.method == "HEAD":
+                return Response(status_code=status, headers=headers | {"content-length": str(end - start)})
+            body = await self._in_thread(_part, content.stream, start, end)
+            if len(body) != end - start:
+                raise Refusal(409, "damage", "it was changed while it was read")
+            return Response(body, status, headers)
+        finally:
+            await self._in_thread(content.stream.close)
 
     async def _list(self, held: Held, prefix: str, after: str, limit: str) -> Response:
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= PAGE_MOST):
@@ -361,6 +445,21 @@ class Protocol:
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _part(stream: Any, start: int, end: int) -> bytes:
+    """The bytes [start, end) of an open file, as far as there are any."""
+    stream.seek(start)
+    parts, left = [], end - start
+    while left > 0 and (data := stream.read(left)):
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """The events of a publish that there is not."""
+    yield b": nothing is published\n\n"
 
 
 def _entered(stack: AsyncExitStack, context: Any) -> Any:

@@ -9,6 +9,7 @@ and what is said of the run.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,10 +22,11 @@ from mirror.events import Job, Notice, RunStarted
 from mirror.keys import MIRROR_KEY, STORE
 from mirror.serve import not_installed
 from mirror.serve.holding import Holding, Verifying
+from mirror.serve.publications import Terms
 from mirror.webclient.address import host_and_port, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from mirror.serve.holding import Gate
     from mirror.store import MaintainedStore
@@ -42,7 +44,8 @@ class ReceiveOptions:
     """keys: the server's file of keys. listen: (host, port), port 0 for any that is free. certificate, private_key: PEM files for
     TLS. insecure: plain HTTP beyond this machine. max_body: bytes of an object; imports: objects that are examined at once, eight
     times as many may arrive; client_timeout: seconds that a client may be silent; min_free, min_free_percent: what must stay free
-    on the disk, the larger of the two. cache: where indexes of what is there are kept from one run to the next."""
+    on the disk, the larger of the two. cache: where indexes of what is there are kept from one run to the next. environment: of the
+    processes that publish."""
 
     keys: str
     listen: tuple[str, int] = LISTEN
@@ -55,6 +58,7 @@ class ReceiveOptions:
     min_free: int = 256 << 20
     min_free_percent: float = 0.0
     cache: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,7 +85,7 @@ def receive(
     root: str,
     options: ReceiveOptions,
     job: Job,
-    gates: Callable[[MaintainedStore, str, Path | None], Gate] = Verifying,
+    gates: Callable[[MaintainedStore, str, Path | None, bool], Gate] = Verifying,
 ) -> ReceiveReport:
     """Hold the targets below `root` for clients, until a signal comes. UsageError, AuthError before anybody is let in."""
     try:
@@ -99,7 +103,7 @@ def receive(
     )
     job.say(RunStarted("serve", "", root))
     with closing(Holding(root, options.cache, gates)) as holding, closing(listening.listen(*options.listen)) as listener:
-        app = protocol.Protocol(holding, keys, limits, lambda kind, text: job.say(Notice(kind, text)))
+        app = protocol.Protocol(holding, keys, limits, lambda kind, text: job.say(Notice(kind, text)), _publishing(options))
         scheme = "https" if options.certificate else "http"
         url = f"{scheme}://{host_and_port(options.listen[0], listener.getsockname()[1])}"
         terms = listening.Terms(
@@ -113,7 +117,7 @@ def receive(
         )
         told = Notice("listening", f"listening on {url}, {_counted(len(holding.names()))}")
         with closing(app):
-            interrupted = listening.run(app, listener, terms, lambda: job.say(told))
+            interrupted = listening.run(app, listener, terms, lambda: app.begin(lambda: job.say(told)), app.end)
         report = ReceiveReport(root, url, app.answers, app.refusals, app.imported, targets=holding.names(), interrupted=interrupted)
     report.seconds = time.monotonic() - began
     return report
@@ -132,6 +136,15 @@ def _check(root: str, options: ReceiveOptions) -> None:
         why = "plain HTTP shows everybody on the way what is mirrored"
         hint = "give --certfile and --keyfile, listen on 127.0.0.1 behind a proxy with TLS, or accept that with --insecure"
         raise UsageError("cannot listen on", where=host_and_port(*options.listen), why=why, hint=hint)
+
+
+def _publishing(options: ReceiveOptions) -> Terms:
+    """How what clients bring for trees is published. -P: a folder of a site is not to be taken for a module."""
+    room = f"{options.min_free_percent}%" if options.min_free_percent else str(options.min_free)
+    cache = ["--cache-dir", str(options.cache)] if options.cache else []
+    return Terms(
+        [sys.executable, "-P", "-m", "mirror", "publish", "--json", "--wait", "--min-free", room, *cache], options.environment
+    )
 
 
 def _counted(targets: int) -> str:

@@ -22,22 +22,28 @@ from mirror.access import PRUNE as MAY_PRUNE
 from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, SEGMENT, Kind, check_format
 from mirror.errors import MirrorError, NotFound
 from mirror.keys import INDEX, ObjectName, record_key, show
+from mirror.lacking import Lacking
 from mirror.lookup import ChunkIndex
 from mirror.manifest import File, Page, Ref, WithContent, decode_changes, decode_names, decode_node, decode_segment
+from mirror.publishing import PublishOptions
 from mirror.serve.examine import Rejected
 from mirror.snapshot import ManifestReader
 from mirror.state import State, open_state
+from mirror.steps import changes
 from mirror.store import ReadableStore
+from mirror.unfinished import unfinished
 
 _KINDS = (log.SNAPSHOT, log.HOLD, log.FORGET, log.PRUNE)
+_KINDS_OF_TREES = (log.IMPORT, log.HOLD)  # the others are made where the tree is
 _ASK = 4096  # chunks that are looked up together
 
 
 class Clerk:
-    """Judges records for one store. cache: where the index may be kept from one run of the server to the next."""
+    """Judges records for one store. tree: whether it is that of a tree; cache: where the index may be kept from one run of the
+    server to the next."""
 
-    def __init__(self, store: ReadableStore, uuid: str, cache: Path | None) -> None:
-        self._store, self._uuid = store, uuid
+    def __init__(self, store: ReadableStore, uuid: str, cache: Path | None, tree: bool = False) -> None:
+        self._store, self._uuid, self._tree = store, uuid, tree
         self._held = ExitStack()
         self._state: State = open_state(_own(self._held, cache))
         self._index = ChunkIndex(self._state, store)
@@ -93,8 +99,13 @@ class Clerk:
 
     def _check_members(self, record: log.Record, head: log.Record | None, rights: Container[str]) -> None:
         body, live = record.body, head.live if head else log.Live()
-        if record.kind not in _KINDS:
-            raise Rejected(f"a record of kind {record.kind[:40]!r} is none of a packed target")
+        if record.kind not in (_KINDS_OF_TREES if self._tree else _KINDS):
+            raise Rejected(
+                f"a record of kind {record.kind[:40]!r} is none that a client makes of a {'tree' if self._tree else 'packed target'}"
+            )
+        waits = record.number if record.kind == log.IMPORT else head.body.get("waits") if head else None
+        if body.get("waits") != waits:
+            raise Rejected("it does not say which import waits")
         if body.get("target") != self._uuid:
             raise Rejected("it belongs to another target")
         if head is not None:
@@ -121,7 +132,7 @@ class Clerk:
         if record.kind == log.PRUNE:
             for _ in self._fresh(log.ref_of(body["dooms"]), NAMES, set()):
                 pass
-        if record.kind != log.SNAPSHOT:
+        if record.kind not in (log.SNAPSHOT, log.IMPORT):
             return
         if any(body.get(name) for name in ("deletes", "expected", "standing", "lingers", "owner")):
             raise Rejected("it has members that only a tree's record has")
@@ -129,17 +140,49 @@ class Clerk:
             if type(name) is not int or not 1 <= name < record.number:
                 raise Rejected("it names a parent that is no record before it")
         parent = log.newest_snapshot(self._store, head)
-        known: set[ObjectName] = {ref.name for ref, _ in self._reader.nodes(parent.manifest, SEGMENT)} if parent else set()
+        if record.kind == log.IMPORT:
+            self._check_import(record, head, parent)
+        known = self._nodes_known(head, parent)
         if body.get("changes"):
             for _ in self._fresh(log.ref_of(body["changes"]), CHANGES, set()):
                 pass
         self._index.refresh(self._dooms, on_damage=lambda name, error: None)
         lists: set[ObjectName] = set()
+        lacking = Lacking(self._reader, self._index, self._state.db) if self._tree else None
         for ref, payload in self._fresh(record.manifest, SEGMENT, known):
             entries = decode_segment(payload, ref.name.key())
             if len(entries) != ref.entries or (entries and entries[0].path != ref.first):
                 raise Rejected(f"{ref.name.key()} is not what the node above it says")
-            self._check_content([entry for entry in entries if isinstance(entry, File | Page)], parent, lists)
+            files = [entry for entry in entries if isinstance(entry, File | Page)]
+            if lacking is None:
+                self._check_content(files, parent, lists)
+                continue
+            for entry in files:
+                for _ in self._ids_of(entry, lists):  # its lists are right
+                    pass
+                lacking.note(entry)
+        if lacking is not None:
+            if parent is not None:
+                lacking.look(before for before, _ in changes(self._reader, parent.standing, record.manifest))
+                lacking.look(self._reader.entries(parent.standing))
+            if path := lacking.first_unfound():
+                raise Rejected(f"content of {path} is not here, neither in a pack that is listed nor in the live tree")
+            lacking.close()
+
+    def _check_import(self, record: log.Record, head: log.Record | None, parent: log.Record | None) -> None:
+        """Rejected unless it can be published now."""
+        if unfinished(self._store, head) is not None:
+            raise Rejected("a publish is open: wait for its end", "behind")
+        if record.body["parents"] != ([parent.number] if parent else []):
+            raise Rejected(f"its parent is not the newest snapshot, {parent.number if parent else 'as there is none'}", "behind")
+        PublishOptions.wished(record.body["publish"])
+
+    def _nodes_known(self, head: log.Record | None, parent: log.Record | None) -> set[ObjectName]:
+        """Manifest objects that were looked at when the snapshot before came, or the import that waits on top of it."""
+        roots = [parent.manifest, parent.standing] if parent else []
+        if head is not None and head.body.get("waits"):
+            roots.append(log.read_record(self._store, head.body["waits"]).manifest)
+        return {ref.name for root in dict.fromkeys(roots) for ref, _ in self._reader.nodes(root, SEGMENT)}
 
     def _check_names(self, record: log.Record, head: log.Record | None) -> None:
         """Rejected unless what a record tells of the index is there, and is all that there was before it."""

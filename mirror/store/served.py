@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from mirror.access import read_client_key
@@ -28,6 +28,8 @@ _PAGE: Final = 5000
 _PAGE_BYTES: Final = 4 << 20
 _DELETE: Final = 1000
 PACK_MOST: Final = 128 << 20  # bytes of the largest object
+_STREAM_BYTES: Final = 1 << 30
+_EVENT_BYTES: Final = 1 << 20
 _LEAST_STRETCH: Final = 1 << 20  # bytes of a range for which there is patience
 _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
 _PASSING: Final = ("not-signed", "altered")  # may be a link that breaks
@@ -40,6 +42,14 @@ _HINTS: Final = {
     "rights": "ask there for a key with that right",
     "replayed": "something on the way sends requests twice",
 }
+
+
+class Told(NamedTuple):
+    """An event of a publish: its number on the server, its name as in docs/events.md, its members."""
+
+    number: int
+    name: str
+    values: dict[str, Any]
 
 
 class ServedStore:
@@ -124,6 +134,28 @@ class ServedStore:
         room = self._told(self._ask("GET", "-/free", "cannot look at"), "cannot look at", "")
         free, total = room.get("free"), room.get("total")
         return (free, total) if type(free) is int and type(total) is int else None
+
+    # -- a tree, which is published there ----------------------------------------------------------------------------------
+
+    def publish(self) -> bool:
+        """Have what waits published, unless that is being done; False when the key has not the right to."""
+        answer = self._ask("POST", "-/publish", "cannot publish", body=b"", accept=(200, 403))
+        if answer.status == 403 and _said(answer).get("kind") != "rights":
+            raise self._refused(answer, "cannot publish")
+        return answer.status == 200
+
+    def follow(self, after: int) -> Iterator[Told]:
+        """What is said of the publish behind number `after`, until it ends; nothing when there is none. Read as Server-Sent Events.
+        TemporaryError when the stream breaks off."""
+        what, path = "cannot follow the publish at", f"-/publish?after={after}"
+        with self._client.stream("GET", path, what=what, limit=_STREAM_BYTES) as stream:
+            try:
+                sent = {name.lower(): value for name, value in stream.sent.items()}
+                check_answer(self._key, stream.status, stream.headers, "GET", stream.url, sent, None)
+            except Unsigned as doubt:
+                raise AuthError(what, where=stream.url, why=f"its answer cannot be believed: {doubt}",
+                                hint=_HINTS.get(doubt.kind, "look at what is between here and there")) from None  # fmt: skip
+            yield from _events(stream.pieces)
 
     # -- one request -------------------------------------------------------------------------------------------------------
 
@@ -266,6 +298,25 @@ class ServedStore:
     def _odd(self, what: str, key: str) -> MirrorError:
         where = self._client.where(key)
         return MirrorError(what, where=where, why="the answer is none that this program knows", hint="is the server a newer one?")
+
+
+def _events(pieces: Iterable[bytes]) -> Iterator[Told]:
+    """The events of a stream; what is none is left out."""
+    held = b""
+    for piece in pieces:
+        held += piece
+        *blocks, held = held.split(b"\n\n")
+        for block in blocks:
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
+            try:
+                values = json.loads(fields.get(b"data", b""))
+                number = int(fields.get(b"id", b""))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(values, dict):
+                yield Told(number, fields.get(b"event", b"").decode("ascii", "replace"), values)
+        if len(held) > _EVENT_BYTES:
+            return
 
 
 def _said(answer: Answer) -> dict[str, Any]:

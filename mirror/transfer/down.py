@@ -30,6 +30,8 @@ from mirror.site.writing import Description, Draft, FolderWriter, fingerprint_of
 from mirror.store import StoreSpec
 from mirror.store.open import open_store
 from mirror.store.wrap import CountingStore, Counts
+from mirror.transfer import donors
+from mirror.transfer.donors import Donor
 from mirror.transfer.fetch import Unreadable, blocks, extract, spans
 from mirror.workers import Ask, Tell
 
@@ -50,7 +52,8 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     draft: name of a temporary file made by the coordinator, of which this is the part that begins at offset `at`; b"" for a
     whole file. compare: a file of that size is there and stays when its fingerprint is the same (--checksum). live: paths of a
-    live tree that may have the content, where packs have it not; class_: how its chunks are cut."""
+    live tree that may have the content, where packs have it not; class_: how its chunks are cut. donors: live files that have what
+    packs have not of it."""
 
     path: bytes
     size: int
@@ -62,6 +65,7 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     compare: bool = False
     live: tuple[bytes, ...] = ()
     class_: int = 0
+    donors: tuple[Donor, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -167,19 +171,19 @@ class _Batch:
             growing.draft = None
         growing.small.clear()
 
-    def take(self, growing: _Growing, piece: Piece, data: memoryview) -> None:
+    def take(self, growing: _Growing, at: int, data: memoryview) -> None:
         """Put a chunk where it belongs; finish the file with its last one."""
         wanted = growing.wanted
         if wanted.path in self.failed:
             return
         try:
             if wanted.size <= SMALL and not wanted.draft:
-                growing.small[piece.at] = bytes(data)
+                growing.small[at] = bytes(data)
             else:
                 if growing.draft is None:
                     growing.draft = self._begin(wanted)
                 if len(data) < len(_HOLE) or data[: len(_HOLE)] != _HOLE or any(data):
-                    write_at(growing.draft.fd, data, piece.at)
+                    write_at(growing.draft.fd, data, at)
                 self.written += len(data)
             growing.left -= 1
             if not growing.left:
@@ -289,7 +293,10 @@ def _start(batch: _Batch, files: list[Wanted], index: sqlite3.Connection, place:
             continue
         pieces, end = _pieces(ids, found, wanted.at)
         one = _Growing(wanted, pieces, len(pieces))
-        if len(pieces) < len(ids):
+        if len(pieces) < len(ids) and wanted.donors and place is not None:
+            if _patched(batch, _live(place), one, ids, found):
+                growing.append(one)
+        elif len(pieces) < len(ids):
             elsewhere.append(one)
         elif end > wanted.size or (end < wanted.size and not wanted.draft):
             batch.fail(one, "damaged", f"its chunks have {end} bytes, the manifest says {wanted.size}")
@@ -319,6 +326,34 @@ def _take_live(batch: _Batch, files: list[_Growing], place: SiteSpec | None) -> 
     finally:
         if ahead is not None:
             ahead.close()
+
+
+def _patched(batch: _Batch, live: Site, one: _Growing, ids: list[ChunkId], found: dict[ChunkId, Location]) -> bool:
+    """Begin a file of which packs have a part, with what live files have of it; whether it goes on. If not, it has failed, or is
+    complete."""
+    wanted = one.wanted
+    stretches = donors.located(live, wanted.donors, {id_ for id_ in ids if id_ not in found})
+    one.pieces, asked, at = [], [], 0
+    for id_ in ids:
+        place = found.get(id_) or stretches.get(id_)
+        if place is None:
+            batch.fail(one, "damaged", "neither the packs nor the live files have all of it any more")
+            return False
+        if isinstance(place, donors.Stretch):
+            asked.append((id_, at))
+        else:
+            one.pieces.append(Piece(id_, place, at))
+        at += place.length
+    if at != wanted.size:
+        batch.fail(one, "damaged", f"its chunks have {at} bytes, the manifest says {wanted.size}")
+        return False
+    one.left = len(ids)
+    for at, data in donors.taken(live, stretches, asked):
+        if data is None:
+            batch.fail(one, "damaged", "a live file that has a part of it was changed meanwhile")
+            return False
+        batch.take(one, at, memoryview(data))
+    return bool(one.pieces) and wanted.path not in batch.failed
 
 
 def _pieces(ids: list[ChunkId], found: dict[ChunkId, Location], at: int) -> tuple[list[Piece], int]:
@@ -421,4 +456,4 @@ def _fill(store: CountingStore, batch: _Batch, growing: list[_Growing]) -> None:
             except Unreadable as error:
                 batch.fail(one, "damaged", f"{error.pack}: {error.why}")
                 continue
-            batch.take(one, piece, proved[piece.id])
+            batch.take(one, piece.at, proved[piece.id])

@@ -22,6 +22,7 @@ from mirror.plan import BATCH_BYTES, BATCH_FILES
 from mirror.site.writing import Description, Draft, FolderWriter
 from mirror.store.wrap import Counts
 from mirror.transfer import down
+from mirror.transfer.donors import Donor
 from mirror.workers import Crew
 
 _ASK_IDS = 1024
@@ -29,11 +30,13 @@ _PART_IDS = 65_536  # of one batch; files of ours have 16,384 at most in its 64 
 
 
 class Task(NamedTuple):
-    """A file to bring into the tree: its entry, the metadata to set, whether a same one may stay (--checksum)."""
+    """A file to bring into the tree: its entry, the metadata to set, whether a same one may stay (--checksum). donors: live files
+    that have what packs have not of it."""
 
     entry: File
     what: Description
     compare: bool = False
+    donors: tuple[Donor, ...] = ()
 
 
 @dataclass
@@ -116,7 +119,7 @@ class Receiver:
         held: dict[bytes, Task] = {}
         size = number = 0
         for task in tasks:
-            in_parts = _is_huge(task.entry) and not self._is_only_live(task.entry)
+            in_parts = _is_huge(task.entry) and not task.donors and not self._is_only_live(task.entry)
             for wanted, length in self._huge(task) if in_parts else self._whole(task):
                 if batch and (size + length > BATCH_BYTES or len(batch) >= BATCH_FILES):
                     yield self._planned(number, batch, size, held)
@@ -138,7 +141,15 @@ class Receiver:
         ids = entry.chunks if entry.more is None else b"".join(self.ids(entry))
         live = self.live(entry) if self.live else ()
         wanted = down.Wanted(
-            entry.path, entry.size, entry.fingerprint, task.what, ids, compare=task.compare, live=live, class_=entry.class_
+            entry.path,
+            entry.size,
+            entry.fingerprint,
+            task.what,
+            ids,
+            compare=task.compare,
+            live=live,
+            class_=entry.class_,
+            donors=task.donors,
         )
         yield wanted, entry.size
 
