@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from mirror.create import InitReport
     from mirror.events import Job
     from mirror.manifest import ChangeLine, Entry
-    from mirror.restore import RestoreReport
     from mirror.publish import PublishReport
+    from mirror.restore import RestoreReport
     from mirror.rollback import RollbackReport
     from mirror.serve.receiver import ReceiveReport
     from mirror.serve.site import SiteReport

@@ -15,14 +15,15 @@ from typing import Any, Final, NamedTuple
 
 from mirror import log
 from mirror.errors import AuthError, InTheWayError, MirrorError, TemporaryError
-from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, SnapshotCommitted
 from mirror.events import PROBLEM_KINDS as KINDS
+from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, SnapshotCommitted
 from mirror.store.served import ServedStore, Told
 from mirror.target import Target
 from mirror.unfinished import unfinished
 
 _PATIENCE: Final = 60.0  # seconds without a word from the server, or without an end that the log knows
 _PAUSE: Final = 1.0
+DIED: Final = "temporary"  # kind of the failure of a process that said nothing of its end: it is asked for again
 
 
 class Published(NamedTuple):
@@ -53,7 +54,7 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
         assert head is not None
         if not head.body.get("waits") and unfinished(target.store, head) is None:
             break
-        if following.failure:
+        if following.failure and following.failure.get("kind") != DIED:
             raise _error(target, following.failure)
         if time.monotonic() - since > _PATIENCE:
             hint = "look at the log of the server; run the same command again to go on"
@@ -114,7 +115,7 @@ def _error(target: Target, failure: dict[str, Any]) -> MirrorError:
     """What ended a publish there, as an error here."""
     why = f"the server says: {_text(failure, 'what')} {_text(failure, 'where')}: {_text(failure, 'why')}"
     hint = _text(failure, "hint") or "look at the log of the server"
-    kind = TemporaryError if _text(failure, "kind") in ("disk-full", "temporary") else MirrorError
+    kind = TemporaryError if _text(failure, "kind") == "disk-full" else MirrorError
     return kind("cannot publish", where=target.url, why=why, hint=hint)
 
 

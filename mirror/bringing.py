@@ -62,6 +62,6 @@ class Bringing:
         """Have published what waits as of a head. None when the key has not the right to: that is said."""
         done = publish_there(self.target, head, self.job, self.on_problem)
         if done is None:
-            text = f"record {head.body['waits']} is imported and waits to be published; whoever may says: mirror publish {self.target.url}"
-            self.job.say(Notice("waits", text))
+            text = f"record {head.body['waits']} is imported and waits to be published"
+            self.job.say(Notice("waits", f"{text}; whoever may says: mirror publish {self.target.url}"))
         return done

@@ -26,7 +26,7 @@ from mirror.commit import MOST_PROBLEMS, problem_lines
 from mirror.drafts import Drafts, extent
 from mirror.envelope import check_format, write_time
 from mirror.errors import AuthError, DamageError, UsageError
-from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
+from mirror.events import Change, Job, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
 from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.lacking import Lacking
 from mirror.lines import Lines
@@ -62,8 +62,8 @@ class WaitingOptions:
 @dataclass
 class PublishReport(ProblemReport):
     """What was published. snapshot: its number, 0 when nothing waited; of: the number of the import; parent: the snapshot before.
-    added … same: against the parent. files_staged, bytes_staged: of drafts for the live folder; bytes_history: of packs for what was
-    displaced; dropped: objects that clients had brought and that went, since their content is live."""
+    added … same: against the parent. files_staged, bytes_staged: of drafts for the live folder; bytes_history: of packs for what
+    was displaced; dropped: objects that clients had brought and that went, since their content is live."""
 
     target: str = ""
     site: str = ""

@@ -119,6 +119,11 @@ def _run(spec: TargetSpec, options: RollbackOptions, job: Job) -> RollbackReport
     with open_target(spec, lock=True, wait=options.wait, dry_run=options.dry_run) as target:
         job.site = target.site
         job.say(RunStarted("rollback", f"{target.url} snapshot {options.at}", target.url, options.dry_run))
+        if target.is_received and not options.dry_run:
+            hint = f"there, say: mirror rollback FOLDER --at {options.at}"
+            raise UsageError(
+                "cannot roll back", where=target.url, why="a tree is rolled back on the machine that holds it", hint=hint
+            )
         try:
             with ExitStack() as stack:
                 run = _Run(target, options, job, stack)

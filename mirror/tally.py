@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class SyncReport(ProblemReport):
-    """What a sync did. snapshot: its number, 0 when none was made; waits: of the import that another machine has not published, 0 when
-    none is. bytes_read: of the site; bytes_new: plain, not in the target
+    """What a sync did. snapshot: its number, 0 when none was made; waits: of the import that another machine has not published, 0
+    when there is none. bytes_read: of the site; bytes_new: plain, not in the target
     before; bytes_stored: of packs; bytes_uploaded: everything put; bytes_reused: read and found in the target;
     bytes_history: of packs, and of files that a bucket keeps whole, for what a tree displaced; bytes_history_total: of all of them,
     None where this host does not know;

@@ -5,23 +5,19 @@ Owns `mirror.json`, the rules for making and recognising a target (DESIGN sectio
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
-import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from mirror import elsewhere
 from mirror.chunking import AVERAGES, LIMITS
 from mirror.envelope import check_format, sealed_json, unsealed_json, write_time
-from mirror.errors import AuthError, DamageError, InTheWayError, MirrorError, NotFound, TargetMissingError, UsageError
+from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, UsageError
+from mirror.hosts import known_at, lock_target, remember_at
 from mirror.keys import LOG_PREFIX, MIRROR_KEY, STORE, STORE_KEY, is_site_name, record_key
 from mirror.site import SiteSpec
 from mirror.site.open import names_in
@@ -205,12 +201,12 @@ def open_target(
         if lock and not dry_run:
             if joins:  # a tree whose store is there, and whose folder may be lost
                 _make_folder(tree)
-            _lock(stack, folder, url, wait)
+            lock_target(stack, folder_of(url) if is_folder_url(url) else None, folder, url, wait)
         if joins and not dry_run:
             elsewhere.join(tree, store.url, str(info["uuid"]))
         state = stack.enter_context(_Closing(open_state(folder if folder and (not dry_run or _is_there(folder)) else None)))
         if spec.cache and not dry_run:
-            _remember_url(spec.cache, url, str(info["uuid"]), str(info["layout"]))
+            remember_at(spec.cache, url, str(info["uuid"]), str(info["layout"]))
         # It answered just now: who opens it in another process, while the server is being started again, has to be as patient.
         spec = replace(spec, store=replace(spec.store, answered=True))
         return Target(spec, store, info, state.state, new, tree, stack.pop_all())
@@ -279,7 +275,7 @@ def _found_in_bucket(spec: TargetSpec, layout: str) -> tuple[TargetSpec, str, Co
     url = spec.store.url
     inside = replace(spec, store=replace(spec.store, url=f"{url}/{STORE}"))
     looks = [(inside, url), (spec, "")]
-    if _known(spec.cache, url).get("layout") == PACKED:
+    if known_at(spec.cache, url).get("layout") == PACKED:
         looks.reverse()
     stores = {}
     for each, tree in looks:
@@ -297,7 +293,7 @@ def _found_in_bucket(spec: TargetSpec, layout: str) -> tuple[TargetSpec, str, Co
 
 def _found_on_web(spec: TargetSpec) -> tuple[TargetSpec, str, CountingStore, dict[str, Any] | None]:
     """(how to reach the store, the URL of the live place, the store, its mirror.json) for the URL of a web server."""
-    ways = elsewhere.on_web(spec.store, spec.apart, _known(spec.cache, spec.store.url).get("layout") == PACKED)
+    ways = elsewhere.on_web(spec.store, spec.apart, known_at(spec.cache, spec.store.url).get("layout") == PACKED)
     stores = [CountingStore(open_store(way)) for way, _ in ways]
     for (way, tree), store in zip(ways, stores, strict=True):
         try:
@@ -419,7 +415,7 @@ def new_info(layout: str, site: str) -> dict[str, Any]:
 
 def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | None, dry_run: bool) -> dict[str, Any]:
     url = tree or store.url
-    known = _known(spec.cache, url)
+    known = known_at(spec.cache, url)
     if known and not (making and making.new_target):
         raise TargetMissingError(
             "cannot find the target",
@@ -533,69 +529,3 @@ def _other_things(spec: StoreSpec, store: MaintainedStore, tree: str) -> list[st
         if len(found) >= 10:
             break
     return found
-
-
-# -- what this host knows of targets by URL ---------------------------------------------------------------------------
-
-
-def _url_file(cache: Path, url: str) -> Path:
-    name = blake3(url.encode("utf-8", "surrogateescape")).hexdigest(16)
-    return cache / "urls" / f"{name}.json"
-
-
-def _known(cache: Path | None, url: str) -> dict[str, str]:
-    """What this host remembers of a target: its `uuid` and `layout`; nothing when it knows none there."""
-    try:
-        found = json.loads(_url_file(cache, url).read_text()) if cache else {}
-        return {"uuid": str(found["uuid"]), "layout": str(found.get("layout", ""))} if found else {}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return {}
-
-
-def _remember_url(cache: Path, url: str, uuid: str, layout: str) -> None:
-    known = {"uuid": uuid, "layout": layout}
-    if _known(cache, url) == known:
-        return
-    path = _url_file(cache, url)
-    with suppress(OSError):  # somebody else's cache folder, or a full one: then this host does not know the target next time
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"url": url, **known}))
-        temporary.replace(path)
-
-
-# -- one run at a time on this host -----------------------------------------------------------------------------------
-
-
-def _lock(stack: ExitStack, folder: Path | None, url: str, wait: bool) -> None:
-    """flock the target's folder itself when it is local, else (or also) a file in the cache: gone with the process, so never
-    stale."""
-    if is_folder_url(url):
-        path, flags = folder_of(url), os.O_RDONLY | os.O_DIRECTORY
-    elif folder is not None:
-        path, flags = folder / "lock", os.O_RDWR | os.O_CREAT
-    else:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if not is_folder_url(url):
-            return  # the cache is somebody else's: a store needs no lock
-        raise error_for(error, "cannot lock the target", url) from error
-    stack.callback(os.close, descriptor)
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if not wait:
-                raise InTheWayError(
-                    "cannot start",
-                    where=url,
-                    why="another run on this host is using the target",
-                    hint="wait for it, or say --wait",
-                ) from None
-            time.sleep(0.2)
-        except OSError:
-            return  # a network filesystem without locks: then two runs meet at the log

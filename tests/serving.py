@@ -93,13 +93,13 @@ class Served:
         path.chmod(0o600)
         return path
 
-    def init(self, name: str) -> Path:
+    def init(self, name: str, layout: str = "packed") -> Path:
         """A target, made where the server is."""
         from mirror.create import init
         from mirror.store import StoreSpec
         from mirror.target import Making, TargetSpec
 
-        init(TargetSpec(StoreSpec(str(self.root / name))), Making(layout="packed", site="www"))
+        init(TargetSpec(StoreSpec(str(self.root / name))), Making(layout=layout, site="www"))
         return self.root / name
 
     def spec(self, name: str, key_file: Path | None = None) -> Any:
@@ -136,7 +136,7 @@ def main() -> None:
     root, _, keys = sys.argv[1:]
     options = ReceiveOptions(keys, ("127.0.0.1", 0), min_free=0)
     job = Job("serve", [lambda stamped: sys.stderr.write(getattr(stamped.event, "text", "") + "\n")])
-    sys.exit(receive(root, options, job, gates=lambda store, uuid, cache: Anything()).exit_code)
+    sys.exit(receive(root, options, job, gates=lambda store, uuid, cache, tree: Anything()).exit_code)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mirror.errors import InTheWayError, SourceError, TargetMissingError, UsageE
 from mirror.events import RunStarted, Stamped
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("init", "sync", "restore", "rollback", "verify", "snapshots", "diff", "ls", "cat", "sums", "serve")
+VERBS = ("init", "sync", "restore", "publish", "rollback", "verify", "snapshots", "diff", "ls", "cat", "sums", "serve")
 
 
 @pytest.fixture

@@ -258,10 +258,10 @@ VALUES = {
     "listen": "127.0.0.1:0", "memory": "16M",
 }  # fmt: skip
 REACHING = ("endpoint_url", "region", "profile", "bwlimit", "transfers")  # of clients, not of a server
-OF_SYNC = {"layout": "tree", "store": "served/.mirror"}  # some of its flags are of trees
+OF_TREES = {"layout": "tree", "store": "served/.mirror"}  # for verbs of which some flags, or all, are of trees
 PLACES = {
     "init": ["target"], "sync": ["site", "served"], "restore": ["target", "out"], "verify": ["target"], "snapshots": ["target"],
-    "rollback": ["target"],
+    "rollback": ["target"], "publish": ["served"],
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
     "filter-test": ["index.html"], "key": ["new", "nightly"], "serve": ["target"],
 }  # fmt: skip
@@ -280,10 +280,12 @@ def test_every_flag_is_heeded_from_the_line_and_from_the_environment(way: str, t
     left_out = {"serve": serving._OF_TARGETS, "serve --keys": (*serving._OF_SITE, "site", *REACHING)}.get(way, ())
     write(here / "rules", "- *.nothing\n")
     write(here / "mirror.toml", "")
+    if verb == "publish":
+        good("init", "served", "--layout", "tree")
     arguments: list[str] = []
     for flag in words.VERBS[verb].flags:
         if flag.name not in ("quick", "part") and flag.dest not in left_out:  # these two do not go together
-            value = OF_SYNC.get(flag.name, VALUES.get(flag.name)) if verb == "sync" else VALUES.get(flag.name)
+            value = (OF_TREES if verb in ("sync", "publish") else {}).get(flag.name, VALUES.get(flag.name))
             arguments += [f"--{flag.name}", *([str(value)] if flag.value else [])]
     given, said = words.parse(words.VERBS[verb], [*(["."] if way == "serve --keys" else PLACES[verb]), *arguments])
     session = Session(verb, "mirror", Out())

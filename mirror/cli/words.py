@@ -304,9 +304,9 @@ PUBLISH: Final = Verb(
     """Make what clients have brought for a tree its newest snapshot, so that people see it.
 
     A sync through `mirror serve` by a key with the right publish does this by itself. By a key that may only append, its content is
-    imported and waits for this verb: where the tree is, with its folder as TARGET, or from anywhere, with https://HOST/NAME and a key
-    that has the right. Only the newest import counts; what it displaces is kept as by a sync. What clients brought goes afterwards,
-    since its content is live.
+    imported and waits for this verb: where the tree is, with its folder as TARGET, or from anywhere, with https://HOST/NAME and a
+    key that has the right. Only the newest import counts; what it displaces is kept as by a sync. What clients brought goes
+    afterwards, since its content is live.
 
     If the run dies, give the same command again, or sync.""",
     (MIN_FREE, WAIT, WORKERS, *REACH, *REPORTS),

@@ -21,8 +21,8 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Final, Protocol
 
-from mirror.access import APPEND, PRUNE
 from mirror import log
+from mirror.access import APPEND, PRUNE
 from mirror.errors import DamageError, MirrorError, NotFound
 from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, STORE_KEY, ObjectName, path_fault, record_number
 from mirror.log import RECORD_MAX, Record

@@ -5,8 +5,8 @@
     async for piece in publications.of("www").follow(0): ...   # Server-Sent Events
 
 A process, so that a publish neither slows those who are being answered nor grows this one; what it holds is on the disk, so that
-after a death the next one goes on. What it says (JSON Lines, docs/events.md) is kept as far as somebody who comes late needs it. All
-of this is touched by the event loop alone.
+after a death the next one goes on. What it says (JSON Lines, docs/events.md) is kept as far as somebody who comes late needs it.
+All of this is touched by the event loop alone.
 """
 
 from __future__ import annotations

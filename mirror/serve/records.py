@@ -100,9 +100,8 @@ class Clerk:
     def _check_members(self, record: log.Record, head: log.Record | None, rights: Container[str]) -> None:
         body, live = record.body, head.live if head else log.Live()
         if record.kind not in (_KINDS_OF_TREES if self._tree else _KINDS):
-            raise Rejected(
-                f"a record of kind {record.kind[:40]!r} is none that a client makes of a {'tree' if self._tree else 'packed target'}"
-            )
+            layout = "tree" if self._tree else "packed target"
+            raise Rejected(f"a record of kind {record.kind[:40]!r} is none that a client makes for a {layout}")
         waits = record.number if record.kind == log.IMPORT else head.body.get("waits") if head else None
         if body.get("waits") != waits:
             raise Rejected("it does not say which import waits")
