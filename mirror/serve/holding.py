@@ -26,6 +26,7 @@ from mirror.errors import DamageError, MirrorError
 from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, ObjectName, record_number
 from mirror.log import RECORD_MAX, Record
 from mirror.serve.examine import MOST, Examiner, Hash, Read, Rejected
+from mirror.serve.parts import Parts, Whole
 from mirror.serve.records import Clerk
 from mirror.store import MaintainedStore, Stat
 from mirror.store.fs import Draft, FolderStore
@@ -148,6 +149,7 @@ class Held:
 
     def __init__(self, name: str, store: FolderStore, gate: Gate) -> None:
         self.name, self.store, self._gate = name, store, gate
+        self.parts = Parts(store)
 
     def knows(self, key: str) -> bool:
         """Whether an object of this key may be asked for."""
@@ -167,6 +169,15 @@ class Held:
         if self.store.size(key) is not None:  # somebody else's came meanwhile
             return Imported(False)
         return Imported(draft.publish(key), record)
+
+    def receive_part(self, whole: Whole, at: int, part: Draft, rights: Container[str]) -> Imported | int:
+        """Add a part of an object: the bytes that are there now; with the last one as `receive`. Misplaced; Rejected."""
+
+        def finish(draft: Draft, hashed: Hash) -> Imported:
+            return self.receive(whole.key, draft, hashed, rights)
+
+        done = self.parts.add(whole, at, part, finish)
+        return Imported(False) if done is None else done
 
     def hint(self, key: str, data: bytes) -> None:
         """Replace the hint. Rejected for another key."""
