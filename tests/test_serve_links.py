@@ -5,8 +5,12 @@ into 502, half-sent, late. They end well, and what is there is there once. And t
 from __future__ import annotations
 
 import os
+import random
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,10 +36,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 class Link:
     """A TCP proxy. fault: gets the number of an answer (from 1) and its first bytes; what it gives is sent in their place and the
     connection is cut, None: all is passed on. cuts: so many connections are cut once a megabyte has come from the client; most:
-    each connection is cut once it has given so many bytes to the client."""
+    each connection is cut once it has given so many bytes to the client. every: whenever so many bytes have come from clients, the
+    connection is cut that they came by; the first time after a part of that, by chance."""
 
-    def __init__(self, port: int, fault: Callable[[int, bytes], bytes | None], cuts: int = 0, most: int = 1 << 40) -> None:
-        self._to, self._fault, self._cuts, self._most = port, fault, cuts, most
+    def __init__(
+        self,
+        port: int,
+        fault: Callable[[int, bytes], bytes | None] = lambda number, data: None,
+        cuts: int = 0,
+        most: int = 1 << 40,
+        every: int = 1 << 40,
+    ) -> None:
+        self._to, self._fault, self._cuts, self._most, self._every = port, fault, cuts, most, every
+        self._next = random.randrange(every) if every < 1 << 40 else every
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.answers = self.faults = self.sent = 0
@@ -48,11 +61,19 @@ class Link:
     def __exit__(self, *_: object) -> None:
         self._listener.close()
 
+    def lead_to(self, port: int) -> None:
+        """From now on."""
+        self._to = port
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                there = socket.create_connection(("127.0.0.1", self._to))
+                try:
+                    there = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:  # nobody there, as behind a proxy whose server is started anew
+                    client.close()
+                    continue
                 threading.Thread(target=self._up, args=(client, there), daemon=True).start()
                 threading.Thread(target=self._down, args=(client, there), daemon=True).start()
 
@@ -62,7 +83,13 @@ class Link:
             while data := client.recv(1 << 16):
                 with self._counting:
                     self.sent += len(data)
+                    cut = self.sent >= self._next
+                    if cut:
+                        self._next += self._every
+                        self.faults += 1
                 passed += len(data)
+                if cut:
+                    break
                 if passed > 1 << 20 and self.faults < self._cuts:
                     self.faults += 1
                     break
@@ -146,6 +173,105 @@ def test_a_restore_ends_over_a_link_that_never_lets_a_pack_through(server: Serve
     assert link.faults
     assert time.monotonic() - began < 30
     assert things(tmp_path / "back") == things(site)
+
+
+@pytest.mark.parametrize("every", [2_000_000, 700_000])
+def test_a_sync_ends_over_a_link_that_never_lets_a_pack_through(every: int, server: Served, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "large").write_bytes(os.urandom(30 << 20))
+    there = server.init(tmp_path.name)
+    with Link(server.port, every=every) as link:
+        url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
+        report = mirror.sync(site, url, key_file=server.key_file, workers=0)
+    assert (report.exit_code, report.snapshot) == (0, 1)
+    assert link.faults >= (30 << 20) // every
+    assert link.sent < (30 << 20) * 1.8  # what has come is not sent again
+    kept = things(there)
+    assert max(len(data) for key, data in kept.items() if key.startswith("packs/")) > 20 << 20
+    assert sum(len(data) for data in kept.values()) < (30 << 20) * 1.01
+    assert not list((there / ".mirror-tmp").iterdir())
+    assert mirror.verify(there, against=site).exit_code == 0
+
+
+def test_a_server_that_is_killed_within_a_pack_gets_the_rest_of_it(tmp_path: Path) -> None:
+    """Over a link that never carries it in a piece; what had come is not sent again."""
+    site = tmp_path / "site"
+    site.mkdir()
+    size = 22 << 20
+    (site / "large").write_bytes(os.urandom(size))
+    with Served(tmp_path / "server") as server:
+        there = server.init("www")
+        with Link(server.port, every=2_000_000) as link:
+            url = f"http://127.0.0.1:{link.port}/www"
+            reports: list[mirror.SyncReport] = []
+            key = {"key_file": server.key_file, "cache_dir": tmp_path / "cache"}
+            running = threading.Thread(target=lambda: reports.append(mirror.sync(site, url, workers=0, **key)))
+            running.start()
+
+            def come() -> int:
+                with suppress(OSError):
+                    return sum(path.stat().st_size for path in (there / ".mirror-tmp").glob("part-*"))
+                return 0
+
+            give_up = time.monotonic() + 60
+            while come() < size // 2 and time.monotonic() < give_up:
+                time.sleep(0.005)
+            server.stop(signal.SIGKILL)
+            had, sent = come(), link.sent
+            assert size // 2 <= had < size
+            server.start()
+            link.lead_to(server.port)
+            running.join(120)
+        assert [report.exit_code for report in reports] == [0]
+        assert link.sent - sent < (size - had) * 1.8
+        assert len([key for key in things(there) if key.startswith("packs/")]) == 1
+        assert not list((there / ".mirror-tmp").iterdir())
+        assert mirror.verify(there, against=site).exit_code == 0
+
+
+def test_a_client_that_is_killed_within_a_pack_sends_the_rest_of_it(server: Served, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    size = 22 << 20
+    (site / "large").write_bytes(os.urandom(size))
+    there = server.init(tmp_path.name)
+    with Link(server.port, every=2_000_000) as link:
+        url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
+        words = ["sync", str(site), url, "--key-file", str(server.key_file), "--workers", "0"]
+        command = [sys.executable, "-m", "mirror", *words]
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(PAGE.parents[1])}, stderr=subprocess.DEVNULL) as client:
+            give_up = time.monotonic() + 60
+            while time.monotonic() < give_up:
+                parts = list((there / ".mirror-tmp").glob("part-*"))
+                if parts and parts[0].stat().st_size > size // 2:
+                    break
+                time.sleep(0.005)
+            client.kill()
+        sent, had = link.sent, sum(path.stat().st_size for path in (there / ".mirror-tmp").glob("part-*"))
+        assert had > size // 2
+        assert mirror.sync(site, url, key_file=server.key_file, workers=0).exit_code == 0
+        assert link.sent - sent < (size - had) * 1.8 + (5 << 20)  # and what it takes to learn anew what the link carries
+    assert len([key for key in things(there) if key.startswith("packs/")]) == 1
+    assert mirror.verify(there, against=site).exit_code == 0
+
+
+def test_a_pack_is_one_request_where_the_link_is_good(server: Served, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "large").write_bytes(os.urandom(22 << 20))
+    server.init(tmp_path.name)
+    asked: list[bytes] = []
+
+    def hear(number: int, data: bytes) -> None:
+        asked.append(data)
+
+    with Link(server.port, hear) as link:
+        url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
+        assert mirror.sync(site, url, key_file=server.key_file, workers=0).exit_code == 0
+    kept = things(server.root / tmp_path.name)
+    assert len([each for each in asked if each.startswith(b"HTTP/1.1 201")]) == len(kept) - 1  # but for mirror.json
+    assert not [each for each in asked if each.startswith(b"HTTP/1.1 202")]
 
 
 def test_only_what_changed_crosses(server: Served, tmp_path: Path) -> None:
