@@ -25,7 +25,7 @@ from mirror.store.uploads import Progress, upload
 from mirror.webclient import Answer, BrokeOff, Payload
 from mirror.webclient.address import base_url, shown_url
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
-from mirror.webclient.pace import Pace, in_stretches
+from mirror.webclient.pace import Pace, in_a_piece, in_stretches
 from mirror.webclient.parts import asked_part, content_length, content_range
 
 _PAGE: Final = 5000
@@ -74,9 +74,12 @@ class ServedStore:
         return self._client.url
 
     def get(self, key: str, limit: int) -> bytes:
-        what = "cannot read"
+        return in_a_piece(partial(self._whole, key, limit), partial(self.size, key), partial(self._stretches, key, limit))
+
+    def _whole(self, key: str, limit: int, resend: bool) -> bytes:
+        """An object in one request."""
         try:
-            answer = self._ask("GET", key, what, limit=max(limit, _SMALL))
+            answer = self._ask("GET", key, "cannot read", limit=max(limit, _SMALL), resend=resend)
         except DamageError:
             size = self.size(key)
             raise too_large(self._client.where(key), size if size is not None else limit + 1, limit) from None
@@ -140,9 +143,13 @@ class ServedStore:
             if end > size:
                 raise too_short(self._client.where(key), end, size)
             return b""
-        found = in_stretches(self._reads, start, end, partial(self._part, key))
-        assert found is not None
-        return found
+        return in_stretches(self._reads, start, end, partial(self._part, key)) or b""
+
+    def _stretches(self, key: str, limit: int, size: int) -> bytes:
+        """A whole object of this size, in parts."""
+        if size > limit:
+            raise too_large(self._client.where(key), size, limit)
+        return self._range(key, 0, size)
 
     def _part(self, key: str, start: int, end: int, resend: bool) -> bytes:
         """A range in one request. resend: see `WebClient.request`."""

@@ -70,3 +70,16 @@ def in_stretches(pace: Pace, start: int, end: int, ask: Callable[[int, int, bool
         parts.append(part)
         at = until
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def in_a_piece(whole: Callable[[bool], bytes], size: Callable[[], int | None], stretches: Callable[[int], bytes | None]) -> bytes:
+    """All of a thing whose size is not known: in a piece, and where that broke off, in stretches if it is large.
+
+    whole(resend): all of it; size(): in bytes, None where that is not told; stretches(size): all of it, None where it cannot be had
+    so."""
+    try:
+        return whole(False)
+    except BrokeOff:
+        found = size()
+        data = stretches(found) if found is not None and found > LEAST else None
+        return whole(True) if data is None else data
