@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from links import Link
 from nginx import Nginx
 from serving import Served
 from test_serve import certified, things
@@ -27,74 +30,6 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/http.md"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with Served(tmp_path_factory.mktemp("server")) as server:
         yield server
-
-
-class Link:
-    """A TCP proxy. fault: gets the number of an answer (from 1) and its first bytes; what it gives is sent in their place and the
-    connection is cut, None: all is passed on. cuts: so many connections are cut once a megabyte has come from the client; most:
-    each connection is cut once it has given so many bytes to the client."""
-
-    def __init__(self, port: int, fault: Callable[[int, bytes], bytes | None], cuts: int = 0, most: int = 1 << 40) -> None:
-        self._to, self._fault, self._cuts, self._most = port, fault, cuts, most
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.answers = self.faults = self.sent = 0
-        self._counting = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Link:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                there = socket.create_connection(("127.0.0.1", self._to))
-                threading.Thread(target=self._up, args=(client, there), daemon=True).start()
-                threading.Thread(target=self._down, args=(client, there), daemon=True).start()
-
-    def _up(self, client: socket.socket, there: socket.socket) -> None:
-        passed = 0
-        with suppress(OSError):
-            while data := client.recv(1 << 16):
-                with self._counting:
-                    self.sent += len(data)
-                passed += len(data)
-                if passed > 1 << 20 and self.faults < self._cuts:
-                    self.faults += 1
-                    break
-                there.sendall(data)
-        _close(client, there)
-
-    def _down(self, client: socket.socket, there: socket.socket) -> None:
-        passed = 0
-        with suppress(OSError):
-            while data := there.recv(1 << 16):
-                if data.startswith(b"HTTP/1.1 "):
-                    with self._counting:
-                        self.answers += 1
-                        number = self.answers
-                    instead = self._fault(number, data)
-                    if instead is not None:
-                        self.faults += 1
-                        client.sendall(instead)
-                        break
-                client.sendall(data)
-                passed += len(data)
-                if passed > self._most:
-                    self.faults += 1
-                    break
-        _close(client, there)
-
-
-def _close(*sockets: socket.socket) -> None:
-    for each in sockets:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-        each.close()
 
 
 def late(number: int, data: bytes) -> None:
@@ -146,6 +81,110 @@ def test_a_restore_ends_over_a_link_that_never_lets_a_pack_through(server: Serve
     assert link.faults
     assert time.monotonic() - began < 30
     assert things(tmp_path / "back") == things(site)
+
+
+@pytest.mark.parametrize("every", [2_000_000, 700_000])
+def test_a_sync_ends_over_a_link_that_never_lets_a_pack_through(every: int, server: Served, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "large").write_bytes(os.urandom(30 << 20))
+    there = server.init(tmp_path.name)
+    with Link(server.port, every=every) as link:
+        url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
+        report = mirror.sync(site, url, key_file=server.key_file, workers=0)
+    assert (report.exit_code, report.snapshot) == (0, 1)
+    assert link.faults >= (30 << 20) // every
+    assert link.sent < (30 << 20) * 1.8  # what has come is not sent again
+    kept = things(there)
+    assert max(len(data) for key, data in kept.items() if key.startswith("packs/")) > 20 << 20
+    assert sum(len(data) for data in kept.values()) < (30 << 20) * 1.01
+    assert not list((there / ".mirror-tmp").iterdir())
+    assert mirror.verify(there, against=site).exit_code == 0
+
+
+def began_at(heads: list[bytes]) -> list[int]:
+    """Where the parts began that were sent."""
+    return [int(found[1]) for head in heads if (found := re.search(rb"&at=([0-9]+) ", head))]
+
+
+def come(there: Path) -> int:
+    """The bytes of objects that have come in part."""
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in (there / ".mirror-tmp").glob("part-*"))
+    return 0
+
+
+def wait_for_half(there: Path, size: int) -> None:
+    give_up = time.monotonic() + 60
+    while come(there) < size // 2:
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
+def test_a_server_that_is_killed_within_a_pack_gets_the_rest_of_it(tmp_path: Path) -> None:
+    """Over a link that never carries it in a piece; what had come is not sent again."""
+    site, size = tmp_path / "site", 12 << 20
+    site.mkdir()
+    (site / "large").write_bytes(os.urandom(size))
+    with Served(tmp_path / "server") as server:
+        there = server.init("www")
+        with Link(server.port, every=2_000_000) as link:
+            url = f"http://127.0.0.1:{link.port}/www"
+            reports: list[mirror.SyncReport] = []
+            key = {"key_file": server.key_file, "cache_dir": tmp_path / "cache"}
+            running = threading.Thread(target=lambda: reports.append(mirror.sync(site, url, workers=0, **key)))
+            running.start()
+            wait_for_half(there, size)
+            server.stop(signal.SIGKILL)
+            had, sent, asked = come(there), link.sent, len(link.heads)
+            assert size // 2 <= had < size
+            server.start()
+            link.lead_to(server.port)
+            running.join(120)
+        assert [report.exit_code for report in reports] == [0]
+        assert min(began_at(link.heads[asked:])) >= had
+        assert link.sent - sent < (size - had) * 1.8
+        assert len([key for key in things(there) if key.startswith("packs/")]) == 1
+        assert not list((there / ".mirror-tmp").iterdir())
+        assert mirror.verify(there, against=site).exit_code == 0
+
+
+def test_a_client_that_is_killed_within_a_pack_sends_the_rest_of_it(server: Served, tmp_path: Path) -> None:
+    site, size = tmp_path / "site", 12 << 20
+    site.mkdir()
+    (site / "large").write_bytes(os.urandom(size))
+    there = server.init(tmp_path.name)
+    with Link(server.port, every=2_000_000) as link:
+        url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
+        words = ["sync", str(site), url, "--key-file", str(server.key_file), "--workers", "0"]
+        environment = {**os.environ, "PYTHONPATH": str(PAGE.parents[1])}
+        with subprocess.Popen([sys.executable, "-m", "mirror", *words], env=environment, stderr=subprocess.DEVNULL) as client:
+            wait_for_half(there, size)
+            client.kill()
+        had, asked = come(there), len(link.heads)
+        assert mirror.sync(site, url, key_file=server.key_file, workers=0).exit_code == 0
+    assert min(began_at(link.heads[asked:])) >= had >= size // 2
+    assert len([key for key in things(there) if key.startswith("packs/")]) == 1
+    assert not list((there / ".mirror-tmp").iterdir())
+    assert mirror.verify(there, against=site).exit_code == 0
+
+
+def test_a_pack_is_one_request_where_the_link_is_good(server: Served, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "large").write_bytes(os.urandom(22 << 20))
+    server.init(tmp_path.name)
+    asked: list[bytes] = []
+
+    def hear(number: int, data: bytes) -> None:
+        asked.append(data)
+
+    with Link(server.port, hear) as link:
+        url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
+        assert mirror.sync(site, url, key_file=server.key_file, workers=0).exit_code == 0
+    kept = things(server.root / tmp_path.name)
+    assert len([each for each in asked if each.startswith(b"HTTP/1.1 201")]) == len(kept) - 1  # but for mirror.json
+    assert not [each for each in asked if each.startswith(b"HTTP/1.1 202")]
 
 
 def test_only_what_changed_crosses(server: Served, tmp_path: Path) -> None:

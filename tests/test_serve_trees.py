@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from links import Link
 from mirrors import make_site, noise, settle, tree, write
 from serving import Served
 from test_serve import run, things
-from test_serve_links import Link
 
 import mirror
 from mirror import log

@@ -50,7 +50,7 @@ Read = Callable[[int, int], bytes]
 
 
 class Rejected(Exception):
-    """What arrived is not accepted. The text is a clause that says why. kind is stable: rejected, rights, behind."""
+    """What arrived is not accepted. The text is a clause that says why. kind is stable: rejected, rights, behind, altered."""
 
     def __init__(self, why: str, kind: str = "rejected") -> None:
         self.kind = kind

@@ -28,6 +28,7 @@ from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, STORE_KEY, ObjectName, pa
 from mirror.log import RECORD_MAX, Record
 from mirror.received import note
 from mirror.serve.examine import MOST, Examiner, Hash, Read, Rejected
+from mirror.serve.parts import Parts, Whole
 from mirror.serve.records import Clerk
 from mirror.site import Content, SiteSpec
 from mirror.site.live import is_ours
@@ -157,6 +158,7 @@ class Held:
     def __init__(self, name: str, store: FolderStore, gate: Gate, tree: str = "") -> None:
         self.name, self.store, self._gate, self.tree = name, store, gate, tree
         self._live = open_site(SiteSpec(tree)) if tree else None
+        self.parts = Parts(store)
 
     def waits(self) -> bool:
         """Whether something is to be published, or a publish to be finished."""
@@ -200,6 +202,15 @@ class Held:
         if self.tree:
             note(self.store, key)
         return Imported(draft.publish(key), record)
+
+    def receive_part(self, whole: Whole, at: int, part: Draft, rights: Container[str]) -> Imported | int:
+        """Add a part of an object: the bytes that are there now; with the last one as `receive`. Misplaced; Rejected."""
+
+        def finish(draft: Draft, hashed: Hash) -> Imported:
+            return self.receive(whole.key, draft, hashed, rights)
+
+        done = self.parts.add(whole, at, part, finish)
+        return Imported(False) if done is None else done
 
     def hint(self, key: str, data: bytes) -> None:
         """Replace the hint. Rejected for another key."""

@@ -9,13 +9,12 @@ the event loop alone.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -24,14 +23,19 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mirror.access import APPEND, PUBLISH, READ, ClientKey, GrantedKey, KeyFile
-from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TemporaryError, UsageError
+from mirror.errors import MirrorError, NotFound
 from mirror.keys import LATEST_KEY, MIRROR_KEY, record_number
 from mirror.log import IMPORT
 from mirror.serve.examine import Hash, Rejected
-from mirror.serve.holding import Held, Holding, NotHeld
+from mirror.serve.holding import Held, Holding, Imported, NotHeld
 from mirror.serve.listening import cut_off
-from mirror.serve.publications import Publication, Publications, Terms
+from mirror.serve.parts import Misplaced, Whole
+from mirror.serve.publications import Terms
+from mirror.serve.ranges import stretch
+from mirror.serve.refusals import Refusal, as_json, problem, refusal
+from mirror.serve.trees import Trees
 from mirror.signing import DIGESTED, Nonces, Unsigned, check_request, digest_in, digest_of_body, sign_answer
+from mirror.store.fs import Draft
 
 PIECE: Final = 256 << 10
 PAGE_MOST: Final = 10_000  # keys of a page of a listing
@@ -40,7 +44,7 @@ ASKED_MOST: Final = 1 << 20  # bytes of a JSON body
 _LEFT_OVER: Final = 128 << 20  # bytes of a refused body that are read and thrown away, so that the answer arrives
 _SLOWEST: Final = 8 << 10  # bytes a second that a body must come with, on the whole
 _TARGET: Final = re.compile(r"/([A-Za-z0-9][A-Za-z0-9._-]{0,99})(?:/([A-Za-z0-9._/-]{0,300}))?")
-_RANGE: Final = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _OBJECT_METHODS: Final = ("GET", "HEAD", "PUT")
 T = TypeVar("T")
 
@@ -57,14 +61,6 @@ class Limits:
     seconds: float = 30.0
     floor: int = 256 << 20
     floor_percent: float = 0.0
-
-
-class Refusal(Exception):
-    """An answer that is none. kind is stable; why: a clause. close: the connection ends with it."""
-
-    def __init__(self, status: int, kind: str, why: str, *, wait: int = 0, close: bool = False) -> None:
-        self.status, self.kind, self.why, self.wait, self.close = status, kind, why, wait, close
-        super().__init__(why)
 
 
 @dataclass(slots=True)
@@ -95,8 +91,7 @@ class Protocol:
         self, holding: Holding, keys: KeyFile, limits: Limits, say: Callable[[str, str], None], publishing: Terms | None = None
     ) -> None:
         self._holding, self._keys, self._limits, self._say = holding, keys, limits, say
-        self._publishing = publishing
-        self._publications: Publications | None = None
+        self._trees = Trees(publishing or Terms((), {}), say, self._in_thread)
         self._nonces = Nonces()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="files")
         self._checks = asyncio.Semaphore(limits.checks)
@@ -106,16 +101,11 @@ class Protocol:
     def begin(self, begun: Callable[[], None]) -> None:
         """In the event loop, when the first are let in: publishes that a server before this one left open go on."""
         begun()
-        for name in self._holding.names():
-            with suppress(NotHeld, MirrorError, NotFound):
-                held = self._holding.find(name)
-                if held is not None and held.is_open():
-                    self._publish(held)
+        self._trees.begin(self._holding)
 
     async def end(self) -> None:
         """In the event loop, before it ends: nothing is published any more."""
-        if self._publications is not None:
-            await self._publications.close()
+        await self._trees.end()
 
     def close(self) -> None:
         """Wait for what is being done."""
@@ -150,17 +140,17 @@ class Protocol:
         try:
             try:
                 response = await self._do(ask)
-            except (Unsigned, Rejected, NotHeld, MirrorError, NotFound, TimeoutError) as error:
-                raise _refusal(error) from None
+            except (Unsigned, Rejected, NotHeld, Misplaced, MirrorError, NotFound, TimeoutError) as error:
+                raise refusal(error) from None
         except Refusal as refused:
             if refused.kind != "no-object":  # a question like any other
                 self._tell(ask, refused)
-            response = _problem(refused)
+            response = problem(refused)
         except ClientDisconnect:
             response = Response(status_code=400)  # nobody will read it
         except Exception as error:  # noqa: BLE001 - one request's failure is one request's failure
             self._say("failed", f"{_shown(ask.method)} {_shown(ask.target)}: {type(error).__name__}: {_shown(str(error))}")
-            response = _problem(Refusal(500, "error", "this should not have happened; the log of the server says more"))
+            response = problem(Refusal(500, "error", "this should not have happened; the log of the server says more"))
         if ask.key:
             _sign(ask, response)
         return response
@@ -190,7 +180,7 @@ class Protocol:
         if ask.method not in _OBJECT_METHODS:
             raise Refusal(405, "method", f"an object takes {', '.join(_OBJECT_METHODS)}")
         if not ask.path:
-            return _json({"name": ask.name}) if ask.method != "PUT" else _problem(Refusal(405, "method", "that is no object"))
+            return as_json({"name": ask.name}) if ask.method != "PUT" else problem(Refusal(405, "method", "that is no object"))
         if ask.method == "PUT":
             return await self._put(ask, ask.held)
         return await self._get(ask, ask.held)
@@ -238,7 +228,7 @@ class Protocol:
             headers["etag"] = f'"{key.rpartition("/")[2]}"'
         if headers["etag"] in [each.strip() for each in ask.headers.get("if-none-match", "").split(",")]:
             return Response(status_code=304, headers=headers)
-        start, end, status = _stretch(ask.headers.get("range", ""), size)
+        start, end, status = stretch(ask.headers.get("range", ""), size)
         if status == 416:
             return Response(status_code=416, headers=headers | {"content-range": f"bytes */{size}"})
         if status == 206:
@@ -267,45 +257,102 @@ class Protocol:
         if condition is None:
             data = await self._whole(ask)
             await self._in_thread(held.hint, key, data)
-            return _json({"result": "imported"}, 200)
+            return as_json({"result": "imported"}, 200)
         if await self._in_thread(held.store.size, key) is not None:
-            return _json({"result": "already there"}, 412)
-        await self._check_room(held, ask.left)
-        if self._uploads >= self._limits.uploads:
-            raise Refusal(503, "busy", f"{self._uploads} objects are arriving", wait=1)
-        self._uploads += 1
-        try:
+            return as_json({"result": "already there"}, 412)
+        async with self._arrival(held, ask.left):
             return await self._import(ask, held, key)
-        finally:
-            self._uploads -= 1
 
     async def _import(self, ask: _Ask, held: Held, key: str) -> Response:
         """The body into a draft, the draft through the gate."""
         async with AsyncExitStack() as stack:
-            draft = await self._in_thread(_entered, stack, held.store.draft())
-            name, sha256, length = Hash(), hashlib.sha256(), ask.left
-
-            def take(piece: bytes) -> None:
-                draft.write(piece)
-                name.update(piece)
-                sha256.update(piece)
-
-            try:  # not to be taken for an error of the draft: a TimeoutError is an OSError
-                async with asyncio.timeout(60 + length / _SLOWEST):
-                    async for piece in self._body(ask):
-                        await self._in_thread(take, piece)
-            except TimeoutError as error:
-                raise _refusal(error) from None
-            if draft.size != length or sha256.digest() != ask.digest:
-                raise Refusal(400, "altered", "the body is not what its Content-Digest says")
+            draft, name = await self._arrived(ask, held, stack)
             async with self._checks:
-                done = await self._in_thread(held.receive, key, draft, name, ask.rights)
+                return self._told(ask, await self._in_thread(held.receive, key, draft, name, ask.rights))
+
+    async def _arrived(self, ask: _Ask, held: Held, stack: AsyncExitStack) -> tuple[Draft, Hash]:
+        """The body in a temporary file, which goes with the stack, and its hash. Refusal unless it is what was signed."""
+        draft = await self._in_thread(_entered, stack, held.store.draft())
+        name, sha256, length = Hash(), hashlib.sha256(), ask.left
+
+        def take(piece: bytes) -> None:
+            draft.write(piece)
+            name.update(piece)
+            sha256.update(piece)
+
+        try:  # not to be taken for an error of the draft: a TimeoutError is an OSError
+            async with asyncio.timeout(60 + length / _SLOWEST):
+                async for piece in self._body(ask):
+                    await self._in_thread(take, piece)
+        except TimeoutError as error:
+            raise refusal(error) from None
+        if draft.size != length or sha256.digest() != ask.digest:
+            raise Refusal(400, "altered", "the body is not what its Content-Digest says")
+        return draft, name
+
+    def _told(self, ask: _Ask, done: Imported) -> Response:
+        """The answer for an object that has come."""
         self.imported += done.made
         if done.made and done.record and ask.key:
             self._say("appended", f"{ask.name}: record {done.record[0]} ({done.record[1]}) by the key {ask.key.name}")
-            if held.tree and PUBLISH in ask.rights and done.record[1] == IMPORT:
-                self._publish(held)
-        return _json({"result": "imported" if done.made else "already there"}, 201 if done.made else 412)
+            if ask.held and ask.held.tree and PUBLISH in ask.rights and done.record[1] == IMPORT:
+                self._trees.publish(ask.held)
+        return as_json({"result": "imported" if done.made else "already there"}, 201 if done.made else 412)
+
+    # -- parts of objects: `mirror.serve.parts` ------------------------------------------------------------------------------
+
+    async def _part(self, ask: _Ask, held: Held) -> Response:
+        """How much of an object is there, or a part of it."""
+        if ask.method not in ("GET", "HEAD", "PUT"):
+            raise Refusal(405, "method", "it takes GET, HEAD, PUT")
+        assert ask.key
+        whole = _whole_of(ask.request.query_params, ask.key.name)
+        if ask.method != "PUT":
+            there = await self._in_thread(held.store.size, whole.key) if held.knows(whole.key) else None
+            if there is not None:
+                return as_json({"result": "already there", "have": there})
+            return as_json({"result": "partly there", "have": await self._in_thread(held.parts.have, whole)})
+        at = _number(ask.request.query_params.get("at", ""), "at")
+        most = min(held.may_come(whole.key, ask.rights), self._limits.body)
+        if whole.key == LATEST_KEY:
+            raise Refusal(400, "bad-request", "the hint is replaced in a piece")
+        if "content-length" not in ask.headers or ask.digest is None:
+            raise Refusal(411, "length", "a part comes with Content-Length and Content-Digest")
+        if whole.size > most:
+            raise Refusal(413, "too-large", f"it has {whole.size:,} bytes, at most {most:,} are taken", close=ask.left > _LEFT_OVER)
+        if at + ask.left > whole.size or (ask.left == 0 and at < whole.size):
+            raise Refusal(400, "bad-request", "a part has a byte at least, and ends within the object", close=ask.left > _LEFT_OVER)
+        if await self._in_thread(held.store.size, whole.key) is not None:
+            return as_json({"result": "already there"}, 412)
+        have = await self._in_thread(held.parts.have, whole)
+        if at != have:
+            raise Misplaced(at, have)
+        async with self._arrival(held, whole.size - at + ask.left):
+            return await self._add(ask, held, whole, at)
+
+    async def _add(self, ask: _Ask, held: Held, whole: Whole, at: int) -> Response:
+        """The body into a draft, and what is in that behind the parts before it."""
+        if at == 0:
+            await self._in_thread(held.parts.make_room, whole, self._limits.uploads)
+        async with AsyncExitStack() as stack:
+            ends = at + ask.left == whole.size
+            draft, _ = await self._arrived(ask, held, stack)
+            if ends:
+                await stack.enter_async_context(self._checks)
+            done = await self._in_thread(held.receive_part, whole, at, draft, ask.rights)
+        return self._told(ask, done) if isinstance(done, Imported) else as_json({"result": "partly there", "have": done}, 202)
+
+    @asynccontextmanager
+    async def _arrival(self, held: Held, size: int) -> AsyncIterator[None]:
+        """While something of so many bytes arrives. Refusal when there is no room for it, or too many do."""
+        await self._check_room(held, size)
+        if self._uploads >= self._limits.uploads:
+            raise Refusal(503, "busy", f"{self._uploads} objects are arriving", wait=1)
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
 
     async def _check_room(self, held: Held, more: int) -> None:
         room = await self._in_thread(held.store.free_bytes)
@@ -317,85 +364,33 @@ class Protocol:
 
     async def _service(self, ask: _Ask, held: Held) -> Response:
         what, query = ask.path.removeprefix("-/"), ask.request.query_params
-        services = {"list": "GET", "free": "GET", "sweep": "POST", "delete": "POST", "live": "GET", "publish": ask.method}
+        if what == "part":
+            return await self._part(ask, held)
+        services = {"list": "GET", "free": "GET", "sweep": "POST", "delete": "POST", "live": "GET", "publish": "POST"}
         if what not in services or (what in ("live", "publish") and not held.tree):
             raise Refusal(404, "no-object", "there is no such service")
-        if what == "publish":
-            return await self._published(ask, held)
+        if what == "publish" and ask.method == "GET":
+            return self._trees.follow(held, query.get("after", "0"))
         if ask.method != services[what] and (ask.method, services[what]) != ("HEAD", "GET"):
             raise Refusal(405, "method", f"it takes {services[what]}")
+        if what == "publish":
+            await self._whole(ask)
+            return await self._trees.asked(held, ask.rights)
         if what == "live":
-            return await self._live(ask, held, query.get("path", ""))
+            return await self._trees.live(held, query.get("path", ""), ask.headers.get("range", ""), body=ask.method == "GET")
         if what == "list":
             return await self._list(held, query.get("prefix", ""), query.get("after", ""), query.get("limit", "1000"))
         if what == "free":
             room = await self._in_thread(held.store.free_bytes)
-            return _json({"free": room[0], "total": room[1]} if room else {})
+            return as_json({"free": room[0], "total": room[1]} if room else {})
         if what == "sweep":
             if APPEND not in ask.rights:
                 raise Rejected("the key has not the right append", "rights")
             await self._whole(ask)
-            return _json({"removed": await self._in_thread(held.store.sweep)})
+            return as_json({"removed": await self._in_thread(held.store.sweep)})
         keys = _keys_in(await self._whole(ask))
         await self._in_thread(held.delete, keys, ask.rights)
-        return _json({"deleted": len(keys)})
-
-    # -- trees -------------------------------------------------------------------------------------------------------------
-
-    def _publish(self, held: Held) -> Publication:
-        assert self._publishing is not None
-        self._publications = self._publications or Publications(self._publishing, self._say)
-        return self._publications.begin(held.name, held.tree)
-
-    async def _published(self, ask: _Ask, held: Held) -> Response:
-        """Have what waits published, or tell of the publish that runs."""
-        if ask.method == "GET":
-            after = ask.request.query_params.get("after", "0")
-            if not (after.isascii() and after.isdigit() and len(after) <= 18):
-                raise Refusal(400, "bad-request", "it is asked behind a number")
-            found = self._publications.of(held.name) if self._publications else None
-            headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
-            return StreamingResponse(found.follow(int(after)) if found else _nothing(), 200, headers, "text/event-stream")
-        if ask.method != "POST":
-            raise Refusal(405, "method", "it takes POST, and GET to follow")
-        if PUBLISH not in ask.rights:
-            raise Rejected("the key has not the right publish", "rights")
-        await self._whole(ask)
-        if not await self._in_thread(held.waits):
-            return _json({"result": "nothing waits"})
-        self._publish(held)
-        return _json({"result": "publishing"})
-
-    async def _live(self, ask: _Ask, held: Held, quoted: str) -> Response:
-        """A part of a file of the live tree; its path in base64url."""
-        try:
-            path = base64.urlsafe_b64decode(quoted.encode("ascii") + b"=" * (-len(quoted) % 4))
-        except ValueError:
-            raise Refusal(400, "bad-request", "its path is no base64url") from None
-        content = await self._in_thread(held.live, path)
-        try:
-            size = content.size
-            headers = {
-                "accept-ranges": "bytes",
-                "content-type": "application/octet-stream",
-                "cache-control": "no-store, no-transform",
-            }
-            start, end, status = _stretch(ask.headers.get("range", ""), size)
-            if status == 416:
-                return Response(status_code=416, headers=headers | {"content-range": f"bytes */{size}"})
-            if status == 200 and size > DIGESTED:
-                raise Refusal(413, "too-large", f"it has {size:,} bytes: ask for parts of at most {DIGESTED:,}")
-            end = min(end, start + DIGESTED)
-            if status == 206:
-                headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
-            if ask.method == "HEAD":
-                return Response(status_code=status, headers=headers | {"content-length": str(end - start)})
-            body = await self._in_thread(_part, content.stream, start, end)
-            if len(body) != end - start:
-                raise Refusal(409, "damage", "it was changed while it was read")
-            return Response(body, status, headers)
-        finally:
-            await self._in_thread(content.stream.close)
+        return as_json({"deleted": len(keys)})
 
     async def _list(self, held: Held, prefix: str, after: str, limit: str) -> Response:
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= PAGE_MOST):
@@ -403,7 +398,7 @@ class Protocol:
         if prefix and not prefix.endswith("/"):
             raise Refusal(400, "bad-request", "a prefix ends in /")
         page, more = await self._in_thread(held.page, prefix, after, int(limit))
-        return _json({"objects": [list(stat) for stat in page], "more": more})
+        return as_json({"objects": [list(stat) for stat in page], "more": more})
 
     # -- bodies ----------------------------------------------------------------------------------------------------------------
 
@@ -447,67 +442,9 @@ class Protocol:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
-def _part(stream: Any, start: int, end: int) -> bytes:
-    """The bytes [start, end) of an open file, as far as there are any."""
-    stream.seek(start)
-    parts, left = [], end - start
-    while left > 0 and (data := stream.read(left)):
-        parts.append(data)
-        left -= len(data)
-    return b"".join(parts)
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    """The events of a publish that there is not."""
-    yield b": nothing is published\n\n"
-
-
 def _entered(stack: AsyncExitStack, context: Any) -> Any:
     """Enter a context in this thread, to be left with the stack."""
     return stack.enter_context(context)
-
-
-def _refusal(error: Exception) -> Refusal:
-    """What an exception of ours is as an answer."""
-    if isinstance(error, Unsigned):
-        return Refusal(503 if error.kind == "busy" else 401, error.kind, str(error), wait=5 if error.kind == "busy" else 0)
-    if isinstance(error, Rejected):
-        return Refusal({"rights": 403, "behind": 409}.get(error.kind, 422), error.kind, str(error))
-    if isinstance(error, NotHeld):
-        return Refusal(409, "not-held", str(error))
-    if isinstance(error, NotFound):
-        return Refusal(404, "no-object", "there is no such object")
-    if isinstance(error, TimeoutError):
-        return Refusal(408, "too-slow", "the body did not come in time", close=True)
-    if isinstance(error, UsageError):
-        return Refusal(400, "bad-request", error.why)
-    if isinstance(error, TemporaryError):
-        full = error.kind == "disk-full"
-        return Refusal(507 if full else 503, error.kind, error.why, wait=0 if full else 5)
-    if isinstance(error, DamageError):
-        return Refusal(409, "damage", error.why)
-    assert isinstance(error, MirrorError)
-    return Refusal(500, "auth" if isinstance(error, AuthError) else "error", error.why)
-
-
-def _problem(refused: Refusal) -> Response:
-    """A refusal as RFC 9457 has it."""
-    body: dict[str, object] = {"title": "refused", "status": refused.status, "kind": refused.kind, "detail": refused.why}
-    if refused.status in (409, 422):
-        body |= {"result": "rejected", "why": refused.why}
-    response = _json(body, refused.status)
-    response.headers["content-type"] = "application/problem+json"
-    if refused.wait:
-        response.headers["retry-after"] = str(refused.wait)
-    if refused.status == 401:
-        response.headers["www-authenticate"] = "Signature"
-    if refused.close:
-        response.headers["connection"] = "close"
-    return response
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(json.dumps(body).encode(), status, {"cache-control": "no-store"}, "application/json")
 
 
 def _sign(ask: _Ask, response: Response) -> None:
@@ -522,13 +459,18 @@ def _sign(ask: _Ask, response: Response) -> None:
             response.headers[name] = headers[name]
 
 
-def _stretch(asked: str, size: int) -> tuple[int, int, int]:
-    """(start, end, status) of the bytes that a Range header asks for. What is no simple range is not heeded, as HTTP allows."""
-    match = _RANGE.fullmatch(asked)
-    if not match or (match[2] and int(match[2]) < int(match[1])):
-        return 0, size, 200
-    start, end = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
-    return (start, end, 206) if start < size else (0, 0, 416)
+def _whole_of(query: Mapping[str, str], client: str) -> Whole:
+    """Which object parts of it are meant by. Refusal."""
+    digest = query.get("sha256", "")
+    if not _SHA256.fullmatch(digest):
+        raise Refusal(400, "bad-request", "sha256 is that of the whole object, 64 hexadecimal digits")
+    return Whole(client, query.get("key", ""), _number(query.get("of", ""), "of"), bytes.fromhex(digest))
+
+
+def _number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise Refusal(400, "bad-request", f"{name} is a number of bytes")
+    return int(text)
 
 
 def _keys_in(body: bytes) -> list[str]:

@@ -20,12 +20,13 @@ from mirror.site.ahead import AT_ONCE
 from mirror.site.filters import Matcher
 from mirror.webclient import Stream
 from mirror.webclient.client import WebClient
+from mirror.webclient.pace import LEAST
 from mirror.webclient.parts import content_length
 
 _LARGEST: Final = 1 << 50
 _UNTOLD: Final = 4 << 30  # bytes of a file whose size the server does not tell: it lies on disk before it is looked at
 _BUFFER: Final = 1 << 18
-_TRIES: Final = 5  # of one file, each from where the one before broke off
+_TRIES: Final = 5  # in a row that do not get on, each from where the one before broke off
 
 
 class WebSite:
@@ -88,7 +89,7 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, client: WebClient, path: str) -> None:
         super().__init__()
-        self._client, self._path, self._at, self._left = client, path, 0, _TRIES
+        self._client, self._path, self._at, self._left, self._broke = client, path, 0, _TRIES, 0
         self._exit, self._held = ExitStack(), memoryview(b"")
         self._pieces = self._ask(0).pieces
 
@@ -100,7 +101,8 @@ class _Reader(io.RawIOBase):
             try:
                 piece = next(self._pieces, None)
             except TemporaryError:
-                self._left -= 1
+                self._left = self._left - 1 if self._at < self._broke + LEAST else _TRIES
+                self._broke = self._at
                 if not self._left:
                     raise
                 self._resume()

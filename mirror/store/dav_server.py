@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError
@@ -26,6 +27,7 @@ from mirror.webclient import Answer, Payload, Sign
 from mirror.webclient.address import base_url
 from mirror.webclient.answers import error_for
 from mirror.webclient.client import WebClient
+from mirror.webclient.pace import Pace, in_a_piece, in_stretches
 from mirror.webclient.parts import asked_part, content_length
 
 LOCK_SECONDS = 20.0
@@ -73,6 +75,7 @@ class DavServer:
         # From the host's root on: a folder's own URL ends in a slash, which the client's would not.
         root = f"{parts.scheme}://{parts.netloc}"
         self._client = WebClient(root, sign=_basic(*login), insecure=insecure, connections=connections, answered=answered)
+        self._pace = Pace()
         self._folder = f"{parts.path}/".lstrip("/")
         self._lock_seconds = lock_seconds
         # These only ever change once, so threads may race.
@@ -93,21 +96,38 @@ class DavServer:
 
     def get(self, path: str, limit: int) -> bytes:
         """The whole file. NotFound; DamageError when it is larger than `limit` bytes."""
+        return in_a_piece(partial(self._whole, path, limit), partial(self.size, path), partial(self._stretches, path, limit))
+
+    def _whole(self, path: str, limit: int, resend: bool) -> bytes:
         try:
-            return self._ask("GET", path, what="cannot read", limit=limit).body
+            return self._ask("GET", path, what="cannot read", limit=limit, resend=resend).body
         except DamageError:
             size = self.size(path)
             if size is None or size <= limit:
                 raise
             raise too_large(self.where(path), size, limit) from None
 
+    def _stretches(self, path: str, limit: int, size: int) -> bytes:
+        if size > limit:
+            raise too_large(self.where(path), size, limit)
+        return self.get_range(path, 0, size)
+
     def get_range(self, path: str, start: int, end: int) -> bytes:
         """The bytes [start, end), fewer where the file ends before. NotFound."""
-        asked = asked_part(start, end)
-        answer = self._ask("GET", path, what="cannot read", limit=_WHOLE_MAX, headers=asked, accept=(200, 206, 416))
-        if answer.status == 200:  # all of it: an empty file, of which no part can be named, or a server without parts
-            return answer.body[start:end]
-        return answer.body[: end - start] if answer.status == 206 else b""
+        whole: list[bytes] = []
+
+        def ask(start: int, end: int, resend: bool) -> bytes | None:
+            asked = asked_part(start, end)
+            answer = self._ask(
+                "GET", path, what="cannot read", limit=_WHOLE_MAX, headers=asked, accept=(200, 206, 416), resend=resend
+            )
+            if answer.status == 200:  # all of it: an empty file, of which no part can be named, or a server without parts
+                whole.append(answer.body)
+                return None
+            return answer.body[: end - start] if answer.status == 206 else b""
+
+        part = in_stretches(self._pace, start, end, ask)
+        return whole[0][start:end] if part is None else part
 
     def size(self, path: str) -> int | None:
         """The file's size in bytes, None when there is none."""
@@ -221,12 +241,20 @@ class DavServer:
         limit: int = 1 << 20,
         headers: Mapping[str, str] | None = None,
         body: Data | None = None,
+        resend: bool = True,
     ) -> Answer:
         give_up, pause = time.monotonic() + self._lock_seconds, 0.02
         while True:
             with self._named(path):
                 answer = self._client.request(
-                    method, self._path(path), what=what, limit=limit, headers=headers, body=body, accept=(*accept, 423)
+                    method,
+                    self._path(path),
+                    what=what,
+                    limit=limit,
+                    headers=headers,
+                    body=body,
+                    accept=(*accept, 423),
+                    resend=resend,
                 )
             if answer.status != 423:
                 return answer

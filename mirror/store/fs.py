@@ -344,9 +344,9 @@ class Draft:
     """An object that arrives in pieces, in a temporary file of its store. For one thread at a time. `size`: bytes written so
     far."""
 
-    def __init__(self, store: FolderStore, temporary: int, name: str, file: int) -> None:
+    def __init__(self, store: FolderStore, temporary: int, name: str, file: int, size: int = 0) -> None:
         self._store, self._temporary, self._name, self._file = store, temporary, name, file
-        self.size = 0
+        self.size = size
 
     def write(self, data: Data) -> None:
         """Add bytes at the end."""
@@ -358,6 +358,11 @@ class Draft:
         """The bytes [start, end), as far as there are any."""
         with self._store._errors("cannot read", TEMPORARY):
             return _pread(self._file, start, min(end, self.size))
+
+    def drop(self) -> None:
+        """Remove the temporary file; what was published stays."""
+        with self._store._errors("cannot clean up", TEMPORARY), suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._temporary)
 
     def publish(self, key: str) -> bool:
         """Make it the object of this key, as `create` does: durable when this returns, False when there is one."""

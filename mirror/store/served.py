@@ -7,21 +7,25 @@ and for this very request; a refusal of somebody else is told in his words, and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from mirror.access import read_client_key
-from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
+from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, UsageError
 from mirror.signing import Unsigned, check_answer, digest_of_body, sign_request
 from mirror.store import Data, Stat, StoreSpec
 from mirror.store.bounds import too_large, too_short
-from mirror.webclient import Answer, Payload
+from mirror.store.uploads import Progress, upload
+from mirror.webclient import Answer, BrokeOff, Payload
 from mirror.webclient.address import base_url, shown_url
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
+from mirror.webclient.pace import Pace, in_a_piece, in_stretches
 from mirror.webclient.parts import asked_part, content_length, content_range
 
 _PAGE: Final = 5000
@@ -30,11 +34,12 @@ _DELETE: Final = 1000
 PACK_MOST: Final = 128 << 20  # bytes of the largest object
 _STREAM_BYTES: Final = 1 << 30
 _EVENT_BYTES: Final = 1 << 20
-_LEAST_STRETCH: Final = 1 << 20  # bytes of a range for which there is patience
+_WRITE: Final = "cannot write"
 _SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
 _PASSING: Final = ("not-signed", "altered")  # may be a link that breaks
 _PAUSES: Final = (0.2, 0.5, 1.0, 0.0)  # seconds before an answer that is not believed is asked for again
 _TARGET: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_IS_IT_ONE: Final = "is it a `mirror serve`? what lies behind a plain web server is read without a key (MIRROR_KEY_FILE)"
 _HINTS: Final = {
     "unknown-key": "ask for a key there: mirror key new NAME --rights read,append --keys FILE",
     "wrong-secret": "the key was made anew, or this is the key of another server: ask for it there",
@@ -71,6 +76,7 @@ class ServedStore:
             answered=spec.answered,
             patience_seconds=patience_seconds,
         )
+        self._reads, self._sends = Pace(), Pace()
         self._seen = False  # only ever goes from False to True: the server knows this target
 
     @property
@@ -78,9 +84,12 @@ class ServedStore:
         return self._client.url
 
     def get(self, key: str, limit: int) -> bytes:
-        what = "cannot read"
+        return in_a_piece(partial(self._whole, key, limit), partial(self.size, key), partial(self._stretches, key, limit))
+
+    def _whole(self, key: str, limit: int, resend: bool) -> bytes:
+        """An object in one request."""
         try:
-            answer = self._ask("GET", key, what, limit=max(limit, _SMALL))
+            answer = self._ask("GET", key, "cannot read", limit=max(limit, _SMALL), resend=resend)
         except DamageError:
             size = self.size(key)
             raise too_large(self._client.where(key), size if size is not None else limit + 1, limit) from None
@@ -115,11 +124,10 @@ class ServedStore:
             after = found[-1].key if found else after
 
     def create(self, key: str, data: Data) -> bool:
-        answer = self._ask("PUT", key, "cannot write", body=data, headers={"If-None-Match": "*"}, accept=(201, 412))
-        return answer.status == 201
+        return upload(_Sending(self, key, data), memoryview(data).nbytes, self._sends, self._client.where(key))
 
     def put_hint(self, key: str, data: Data) -> None:
-        self._ask("PUT", key, "cannot write", body=data)
+        self._ask("PUT", key, _WRITE, body=data)
 
     def delete(self, keys: Sequence[str]) -> None:
         for at in range(0, len(keys), _DELETE):
@@ -160,7 +168,6 @@ class ServedStore:
     # -- one request -------------------------------------------------------------------------------------------------------
 
     def _range(self, key: str, start: int, end: int) -> bytes:
-        """A range, in smaller parts once a large one broke off: what has come is not asked for again."""
         if start >= end:
             size = self.size(key)
             if size is None:
@@ -168,21 +175,15 @@ class ServedStore:
             if end > size:
                 raise too_short(self._client.where(key), end, size)
             return b""
-        parts, at, stretch = [], start, end - start
-        while at < end:
-            until = min(end, at + stretch)
-            last = until - at <= _LEAST_STRETCH
-            try:
-                parts.append(self._part(key, at, until, resend=last))
-            except TemporaryError:
-                if last:
-                    raise
-                stretch = max(_LEAST_STRETCH, (until - at) // 2)  # a link that cuts lets less pass
-                continue
-            at = until
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return in_stretches(self._reads, start, end, partial(self._part, key)) or b""
 
-    def _part(self, key: str, start: int, end: int, *, resend: bool) -> bytes:
+    def _stretches(self, key: str, limit: int, size: int) -> bytes:
+        """A whole object of this size, in parts."""
+        if size > limit:
+            raise too_large(self._client.where(key), size, limit)
+        return self._range(key, 0, size)
+
+    def _part(self, key: str, start: int, end: int, resend: bool) -> bytes:
         """A range in one request. resend: see `WebClient.request`."""
         what = "cannot read"
         limit = max(end - start, _SMALL)
@@ -217,6 +218,8 @@ class ServedStore:
             doubt = self._doubt(answer, method) if answer.status != 401 else None
             if doubt is None or doubt.kind not in _PASSING:
                 break
+            if not resend and method == "PUT":
+                raise BrokeOff(what, where=answer.url, why=str(doubt), hint=_IS_IT_ONE)
             time.sleep(pause)  # an answer that broke off within its headers looks like one that nobody signed
         if method == "HEAD" and answer.status not in (*accept, 404):  # the answer to GET says why
             return self._ask("GET", path, what, limit=PACK_MOST)
@@ -249,9 +252,7 @@ class ServedStore:
 
     def _unbelieved(self, answer: Answer, doubt: Unsigned, what: str) -> AuthError:
         """The error for such an answer."""
-        hint = _HINTS.get(doubt.kind, "look at what is between here and there")
-        if doubt.kind == "not-signed":
-            hint = "is it a `mirror serve`? what lies behind a plain web server is read without a key (MIRROR_KEY_FILE)"
+        hint = _IS_IT_ONE if doubt.kind == "not-signed" else _HINTS.get(doubt.kind, "look at what is between here and there")
         return AuthError(what, where=answer.url, why=f"its answer ({answer.status}) cannot be believed: {doubt}", hint=hint)
 
     def _absent(self, answer: Answer, method: str, path: str, what: str) -> None:
@@ -277,7 +278,7 @@ class ServedStore:
                 hint = _HINTS.get(kind, "look at the key and its rights there")
             return AuthError(what, where=answer.url, why=why, hint=hint)
         if kind == "altered":
-            return TemporaryError(what, where=answer.url, why=why, hint="something on the way changed it; try again")
+            return BrokeOff(what, where=answer.url, why=why, hint="something on the way changed it; try again")
         if answer.status == 422 or kind == "behind":
             return MirrorError(
                 what, where=answer.url, why=f"the server does not accept it: {why}", hint="run the same command again"
@@ -317,6 +318,47 @@ def _events(pieces: Iterable[bytes]) -> Iterator[Told]:
                 yield Told(number, fields.get(b"event", b"").decode("ascii", "replace"), values)
         if len(held) > _EVENT_BYTES:
             return
+
+
+class _Sending:
+    """The requests about one object that is sent: a `Wire`."""
+
+    def __init__(self, store: ServedStore, key: str, data: Data) -> None:
+        self._store, self._key, self._data = store, key, memoryview(data).cast("B")
+
+    def whole(self, resend: bool) -> bool:
+        """See `Wire`."""
+        asked = {"If-None-Match": "*"}
+        answer = self._store._ask("PUT", self._key, _WRITE, body=self._data, headers=asked, accept=(201, 412), resend=resend)
+        return answer.status == 201
+
+    def have(self) -> Progress:
+        """See `Wire`."""
+        return self._progress(self._store._ask("GET", self._service, _WRITE))
+
+    def add(self, start: int, end: int, resend: bool) -> Progress:
+        """See `Wire`."""
+        path, part = f"{self._service}&at={start}", self._data[start:end]
+        answer = self._store._ask("PUT", path, _WRITE, body=part, accept=(201, 202, 409, 412), resend=resend)
+        if answer.status == 409 and _said(answer).get("kind") != "offset":
+            raise self._store._refused(answer, _WRITE)
+        if answer.status in (201, 412):
+            return Progress(end, answer.status == 201)
+        return self._progress(answer)
+
+    @cached_property
+    def _service(self) -> str:
+        return f"-/part?key={self._key}&of={self._data.nbytes}&sha256={hashlib.sha256(self._data).hexdigest()}"
+
+    def _progress(self, answer: Answer) -> Progress:
+        """What an answer says of how far it has come."""
+        said = _said(answer)
+        if said.get("result") == "already there":
+            return Progress(self._data.nbytes, False)
+        have = said.get("have")
+        if type(have) is not int or not 0 <= have <= self._data.nbytes:
+            raise self._store._odd(_WRITE, self._key)
+        return Progress(have)
 
 
 def _said(answer: Answer) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, NoReturn
 
 from mirror.errors import NoListing, NotFound, UsageError
@@ -22,6 +23,7 @@ from mirror.store.bounds import too_large, too_short
 from mirror.webclient import Answer
 from mirror.webclient.answers import error_for
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
+from mirror.webclient.pace import Pace, in_a_piece, in_stretches
 from mirror.webclient.parts import asked_part, content_length, content_range
 
 _WHOLE: Final = 64 << 20  # bytes: the largest object that there may be, a pack
@@ -44,6 +46,7 @@ class WebStore:
         )
         # These only ever change once, so threads may race. seen: something may be read here; ranges: they are honoured.
         self._seen, self._ranges = False, True
+        self._pace = Pace()
         self._held: OrderedDict[str, bytes] = OrderedDict()
         self._holding = threading.Lock()
         self._fetching: dict[str, threading.Lock] = {}
@@ -53,13 +56,23 @@ class WebStore:
         return self._client.url
 
     def get(self, key: str, limit: int) -> bytes:
-        answer = self._ask("GET", key, "cannot read", max(limit, _PAGE))
+        return in_a_piece(partial(self._whole, key, limit), partial(self.size, key), partial(self._stretches, key, limit))
+
+    def _whole(self, key: str, limit: int, resend: bool) -> bytes:
+        """An object in one request."""
+        answer = self._ask("GET", key, "cannot read", max(limit, _PAGE), resend=resend)
         if _is_page(answer):
             raise NotFound(key)
         if (size := len(answer.body)) > limit:
             raise too_large(self._client.where(key), size, limit)
         self._seen = True
         return answer.body
+
+    def _stretches(self, key: str, limit: int, size: int) -> bytes | None:
+        """A whole object of this size, in parts; None where these cannot be had."""
+        if size > limit:
+            raise too_large(self._client.where(key), size, limit)
+        return in_stretches(self._pace, 0, size, partial(self._stretch, key)) if self._ranges else None
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         return [self._range(key, start, end) if start < end else b"" for start, end in ranges]
@@ -112,10 +125,12 @@ class WebStore:
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (200,),
         limits: Mapping[int, int] | None = None,
+        resend: bool = True,
     ) -> Answer:
         """One request; NotFound also where a refusal means that."""
+        most = {403: _WHOLE, **(limits or {})}
         answer = self._client.request(
-            method, key, what=what, limit=limit, headers=headers, accept=(*accept, 403), limits={403: _WHOLE, **(limits or {})}
+            method, key, what=what, limit=limit, headers=headers, accept=(*accept, 403), limits=most, resend=resend
         )
         if answer.status == 403:
             if self._may_read():
@@ -147,21 +162,29 @@ class WebStore:
     def _range(self, key: str, start: int, end: int) -> bytes:
         held = self._of_held(key)
         if held is None and self._ranges:
-            most = {200: _WHOLE, 206: end - start + _MORE, 416: _WHOLE}
-            answer = self._ask("GET", key, "cannot read", 0, headers=asked_part(start, end), accept=(200, 206, 416), limits=most)
-            if answer.status == 200:
-                if _is_page(answer):
-                    raise NotFound(key)
-                self._ranges = False
-                held = self._hold(key, answer.body)
-            elif answer.status == 206 and (part := _part(answer, start, end)) is not None:
-                self._seen = True
+            part = in_stretches(self._pace, start, end, partial(self._stretch, key))
+            if part is not None:
                 return part
+            held = self._of_held(key)
         if held is None:
             held = self._fetch(key)
         if len(held) < end:
             raise too_short(self._client.where(key), end)
         return held[start:end]
+
+    def _stretch(self, key: str, start: int, end: int, resend: bool) -> bytes | None:
+        """A range in one request; None where that cannot be had: the whole object is, or is to be, among those that are held."""
+        most = {200: _WHOLE, 206: end - start + _MORE, 416: _WHOLE}
+        asked = asked_part(start, end)
+        answer = self._ask("GET", key, "cannot read", 0, headers=asked, accept=(200, 206, 416), limits=most, resend=resend)
+        if answer.status == 200:
+            if _is_page(answer):
+                raise NotFound(key)
+            self._ranges = False
+            self._hold(key, answer.body)
+        part = _part(answer, start, end) if answer.status == 206 else None
+        self._seen = self._seen or part is not None
+        return part
 
     # -- whole objects ---------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The one HTTP client: how web servers are asked, how often, and what their failures mean.
 
-Owns addresses (`address`), requests with their time-outs and patience (`client`), bodies with a hard limit (`bodies`) and the words
-for what goes wrong (`answers`). Knows nothing of stores, keys, signatures or WebDAV: who speaks a protocol says which statuses are
-answers, and hands in what signs a request.
+Owns addresses (`address`), requests with their time-outs and patience (`client`), bodies with a hard limit (`bodies`), how much is
+asked for at once over a link that breaks (`pace`) and the words for what goes wrong (`answers`). Knows nothing of stores, keys,
+signatures or WebDAV: who speaks a protocol says which statuses are answers, and hands in what signs a request.
 
     with WebClient("https://www.example.org/mirror") as client:
         client.request("GET", "mirror.json", what="cannot read", limit=1 << 20).body
@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mirror.errors import TemporaryError
+
 Payload = bytes | bytearray | memoryview
 """A body that is in memory."""
 
@@ -22,6 +24,10 @@ Body = Payload | Callable[[], Iterable[bytes]] | None
 Sign = Callable[[str, str, Mapping[str, str], Payload | None], Mapping[str, str]]
 """(method, whole URL, headers so far, body; None for none and for a streamed one) → headers to add. Called for every try, from any
 thread, so that each has a time and a nonce of its own."""
+
+
+class BrokeOff(TemporaryError):
+    """What failed and was not repeated, by the caller's wish: it may have been acted on, and less at once may get through."""
 
 
 @dataclass(frozen=True, slots=True)

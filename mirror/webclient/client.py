@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from mirror.errors import MirrorError, NotFound
-from mirror.webclient import Answer, Body, Payload, Sign, Stream
+from mirror.webclient import Answer, Body, BrokeOff, Payload, Sign, Stream
 from mirror.webclient.address import base_url, check_plain, led_to, may_follow
 from mirror.webclient.answers import PASSING, REDIRECTS, asked_to_wait, error_for, failure, no_answer, redirected
 from mirror.webclient.bodies import pieces, whole
@@ -115,8 +115,9 @@ class WebClient:
         """One request, asked again while that may help; its answer with the whole body, of at most `limit` bytes.
 
         path: below the URL, with all but its slashes quoted as `urllib.parse.quote` does. what: what is said to be impossible when
-        it fails ("cannot read"). accept: statuses that are answers. resend: False where a second try could do harm; then one of
-        which it is not known whether the server acted on it is not repeated. limits: another limit for the body of a status.
+        it fails ("cannot read"). accept: statuses that are answers. resend: False where a second try could do harm, or had better
+        be for less; then one of which it is not known whether the server acted on it is not repeated (BrokeOff). limits: another
+        limit for the body of a status.
 
         NotFound for 404 and 410 (if not in `accept`); DamageError when the body is longer than `limit`, which is found without
         reading on; AuthError for 401 and 403, TemporaryError, UsageError for a redirect, MirrorError for other statuses; nothing of
@@ -168,13 +169,16 @@ class WebClient:
                 if response.status in ask.accept:
                     return take(response, url, sent, tries)
                 error = _refusal(ask, response, url)
-                passing = response.status in (PASSING if ask.resend else _NOT_ACTED_ON)
+                passing = response.status in PASSING
+                acted = response.status not in _NOT_ACTED_ON
                 wait = asked_to_wait(response.headers)
             except (HTTPError, OSError, ValueError) as broken:
                 found = failure(broken)
                 error = no_answer(found, ask.what, ask.url)
                 error.__cause__ = broken
-                passing = self._answered and found.passing and (ask.resend or found.kind == "connect")
+                passing, acted = self._answered and found.passing, found.kind != "connect"
+            if passing and acted and not ask.resend:
+                raise BrokeOff(error.what, where=error.where, why=error.why, hint=error.hint) from error
             wait = max(wait, pause * random.uniform(0.5, 1.0))
             if not passing or time.monotonic() + wait >= give_up:
                 raise error
