@@ -55,6 +55,7 @@ class ChunkIndex:
         self.damaged: set[str] = set()  # keys of fragments that are there and cannot be read
         self.listed: set[str] = set()  # keys of fragments as of the last refresh
         self.written: set[str] = set()  # keys of fragments that this run wrote
+        self.forgot = 0  # how often something that was in the index went out of it
 
     def refresh(
         self,
@@ -97,6 +98,7 @@ class ChunkIndex:
         once, however many they are."""
         if not numbers:
             return
+        self.forgot += 1
         with self._state.together():
             self._db.execute("CREATE TEMP TABLE dropped (no INTEGER PRIMARY KEY)")
             self._db.executemany("INSERT INTO dropped VALUES (?)", ((no,) for no in numbers))
