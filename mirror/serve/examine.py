@@ -42,7 +42,7 @@ from mirror.store import ReadableStore
 
 MOST: Final = {PACK: PACK_MAX, INDEX: OBJECT_MAX, MANIFEST: OBJECT_MAX}  # bytes of an object, by its place
 _TAIL: Final = OBJECT_MAX + 64  # holds any footer
-_KEPT: Final = 32 << 20  # bytes of what is known of packs
+_KEPT: Final = 8 << 20  # bytes of what is known of packs, 36 a chunk; a fragment comes every 128 MiB or 30 s
 _MANIFEST: Final = (SEGMENT, NODE, CHUNKS, CHANGES, NAMES)
 _ARRAY32: Final = 0xDD
 
