@@ -91,7 +91,6 @@ def test_workers_get_ready_before_there_is_a_task(tmp_path: Path) -> None:
         assert {process for _, (process, _) in results} <= ready
 
 
-
 @pytest.mark.parametrize("processes", [0, 1, 3])
 def test_every_task_is_answered_and_asks_in_the_callers_thread(processes: int) -> None:
     here, threads, begun = threading.get_ident(), set(), []
