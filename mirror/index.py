@@ -68,6 +68,12 @@ class Fragment(msgspec.Struct, frozen=True):
         for at, place in enumerate(_PLACE.iter_unpack(self.places)):
             yield ChunkId(self.ids[at * ID : at * ID + ID]), Place(*place)
 
+    def rows(self) -> Iterator[tuple[tuple[int, ...], bytes, bytes]]:
+        """The members of a place, the place as it is stored, and the id, of each chunk in order: for who asks at once of all, in a
+        third of the time."""
+        for at, place in enumerate(_PLACE.iter_unpack(self.places)):
+            yield place, self.places[at * _PLACE.size : (at + 1) * _PLACE.size], self.ids[at * ID : at * ID + ID]
+
     @property
     def chunks(self) -> int:
         """How many chunks it lists."""
@@ -82,6 +88,11 @@ class _Wire(NamedTuple):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Wire)
+
+
+def stored_place(pack: int, block: int, offset: int, length: int) -> bytes:
+    """A place as fragments have it."""
+    return _PLACE.pack(pack, block, offset, length)
 
 
 def encode_fragments(packs: Iterable[StoredPack]) -> Iterator[bytes]:

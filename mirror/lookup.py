@@ -57,6 +57,7 @@ class ChunkIndex:
         self.written: set[str] = set()  # keys of fragments that this run wrote
         self.passing: frozenset[str] = frozenset()  # keys of packs that are about to go: they are read, and nothing relies on them
         self._standing = False
+        self.forgot = 0  # how often something that was in the index went out of it
 
     def refresh(
         self,
@@ -99,6 +100,7 @@ class ChunkIndex:
         once, however many they are."""
         if not numbers:
             return
+        self.forgot += 1
         with self._state.together():
             self._db.execute("CREATE TEMP TABLE dropped (no INTEGER PRIMARY KEY)")
             self._db.executemany("INSERT INTO dropped VALUES (?)", ((no,) for no in numbers))

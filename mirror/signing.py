@@ -205,6 +205,11 @@ class _Asked:
         )
 
 
+def load() -> None:
+    """Load the library now, where there is time for it."""
+    _signer()
+
+
 @cache
 def _library() -> Any:
     # 60 ms with the cryptography that it brings: not for whoever mirrors into a folder.

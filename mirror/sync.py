@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from mirror.cost import Estimate
     from mirror.lookup import ChunkIndex
     from mirror.manifest import Entry
+    from mirror.store import StoreSpec
     from mirror.transfer.send import Sent
     from mirror.tree import TreeRun
     from mirror.workers import Crew
@@ -361,17 +363,20 @@ class _Run:
         assert self.index is not None
         self.job.say(PhaseBegan("transfer", counts.fetch_files, counts.fetch_bytes))
         crew = self._crew() if _is_large(counts) else Crew(0)
-        store = self.target.spec.store  # the limit holds for all processes together
-        store = replace(store, bandwidth=store.bandwidth // max(crew.processes, 1))
         limits = Limits(options.max_transfer, self.deadline)
         if self.publishes:
             return self.tree.read(survey.plan, self.index, epoch, crew, limits, results)
-        batch_job = up.Job(self.spec, store, epoch)
+        batch_job = up.Job(self.spec, self._store_of(crew), epoch)
         sender = Sender(self.store, self.state, self.index, batch_job, self.source, crew, self.job, limits, results)
         try:
             return sender.run(survey.plan)
         finally:
             up.release()
+
+    def _store_of(self, crew: Crew) -> StoreSpec:
+        """The store as a worker opens it: the limit holds for all processes together."""
+        store = self.target.spec.store
+        return replace(store, bandwidth=store.bandwidth // max(crew.processes, 1))
 
     def _crew(self) -> Crew:
         from mirror.workers import Crew
@@ -381,12 +386,16 @@ class _Run:
         return self.crew
 
     def _scanned(self, count: int, counts: Counts) -> None:
-        """While the scan goes on, workers begin: importing what they need takes as long as looking at 50,000 paths."""
+        """While the scan goes on, workers begin: loading what they need takes as long as looking at 50,000 paths."""
         self.job.say(Advanced(count))
         if self.crew is None and not self.options.dry_run and _is_large(counts):
-            from mirror.transfer import stage, up
+            from mirror.transfer import up
 
-            self._crew().warm(stage.run_batch if self.publishes and not self.target.in_bucket else up.run_batch)
+            crew = self._crew()
+            if self.publishes:
+                crew.warm(partial(import_module, "mirror.transfer.up" if self.target.in_bucket else "mirror.transfer.stage"))
+            else:
+                crew.warm(partial(up.ready, self.spec, self._store_of(crew)))
 
     def _draft(self, base: log.Record | None, members: dict[str, Any]) -> dict[str, Any]:
         from mirror.names import following, of_run

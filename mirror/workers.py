@@ -90,12 +90,13 @@ class Crew:
             worker.end(kill=kind is not None or worker.task is not None)
         self._workers = []
 
-    def warm(self, function: Callable[..., Any]) -> None:
-        """Begin the processes now and let them import the function's module, while this one still finds out what to do."""
+    def warm(self, ready: Callable[[], object]) -> None:
+        """Begin the processes now, and let each call this while the calling process still finds out what to do: it imports and
+        opens what tasks will need. What it raises, the first task will meet."""
         while len(self._workers) < self.processes:
             self._workers.append(_Worker())
             with suppress(ConnectionError):
-                self._workers[-1].connection.send((function, None))
+                self._workers[-1].connection.send((ready, None))
 
     @property
     def pids(self) -> list[int]:
@@ -219,7 +220,9 @@ def serve(descriptor: int) -> None:
     try:
         while True:
             function, task = heard()
-            if task is None:  # `Crew.warm`: importing the function was all
+            if task is None:  # `Crew.warm`
+                with suppress(Exception):
+                    function()
                 continue
             try:
                 said("done", function(ask, partial(said, "tell"), *task))

@@ -50,16 +50,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 class Good:
-    """A target on the server, empty, and a good copy of what could be in it."""
+    """A target on the server, empty, and a good copy of what could be in it. long: with a file whose chunks have a list of their
+    own."""
 
-    def __init__(self, server: Served, folder: Path) -> None:
+    def __init__(self, server: Served, folder: Path, *, long: bool = True) -> None:
         self.server, self.name, self.there = server, folder.name, server.init(folder.name)
         site = folder / "site"
         (site / "below").mkdir(parents=True)
         for number in range(30):
             (site / f"below/page{number}.html").write_text(f"<p>{number}</p>\n" * 50)
         (site / "noise.bin").write_bytes(os.urandom(200_000))
-        (site / "long.bin").write_bytes(os.urandom(3 << 20))  # more than 64 chunks: a list of its own
+        if long:
+            (site / "long.bin").write_bytes(os.urandom(3 << 20))  # more than 64 chunks
         self.site, self.here = site, FolderStore(str(folder / "copy"))
         shutil.copytree(self.there, self.here.root)
         mirror.sync(site, self.here.root)

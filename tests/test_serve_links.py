@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from serving import Served
 from test_serve import certified, things
 
 import mirror
+from mirror.store.open import open_store
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/http.md"
 
@@ -43,6 +45,17 @@ FAULTS: dict[str, tuple[Callable[[int, bytes], bytes | None], int]] = {
     "half an answer": (lambda number, data: data[: len(data) // 2] if number % 3 == 0 else None, 0),
     "late": (late, 0),
 }
+
+
+def test_a_small_answer_comes_at_once(server: Served) -> None:
+    """Not after 40 ms: the second packet of an answer must not wait until the first was acknowledged (Nagle's algorithm)."""
+    server.init("at-once")
+    store, times = open_store(server.spec("at-once")), []
+    for _ in range(40):
+        began = time.perf_counter()
+        assert store.get("mirror.json", 1 << 20)
+        times.append(time.perf_counter() - began)
+    assert statistics.median(times) < 0.03
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ def wait_long(ask: Ask, tell: Tell, marks: str) -> None:
     time.sleep(60)
 
 
+def mark_and_fail(marks: str) -> None:
+    (Path(marks) / str(os.getpid())).touch()
+    raise ValueError("no matter")
+
+
 def ask_often(ask: Ask, tell: Tell, marks: str) -> None:
     (Path(marks) / str(os.getpid())).touch()
     for _ in range(600):
@@ -71,6 +77,18 @@ def ask_often(ask: Ask, tell: Tell, marks: str) -> None:
 
 
 # -- what goes right --------------------------------------------------------------------------------------------------
+
+
+def test_workers_get_ready_before_there_is_a_task(tmp_path: Path) -> None:
+    with Crew(2) as crew:
+        crew.warm(partial(mark_and_fail, str(tmp_path)))
+        give_up = time.monotonic() + 30
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < give_up:
+            time.sleep(0.02)
+        ready = {int(path.name) for path in tmp_path.iterdir()}
+        assert ready == set(crew.pids)
+        results = crew.run(identify_self, ((n,) for n in range(4)), on_ask=lambda number, question: question)
+        assert {process for _, (process, _) in results} <= ready
 
 
 @pytest.mark.parametrize("processes", [0, 1, 3])

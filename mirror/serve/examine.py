@@ -20,12 +20,12 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from mirror import envelope
-from mirror.chunking import MAX_CHUNK, ChunkId, chunk_id
+from mirror.chunking import MAX_CHUNK, chunk_id
 from mirror.envelope import CHANGES, CHUNKS, FRAGMENT, HEADER_SIZE, NAMES, NODE, OBJECT_MAX, RAW, SEGMENT, read_header, unseal
 from mirror.errors import DamageError, MirrorError, NotFound
-from mirror.index import Place, decode_fragment
+from mirror.index import Fragment, open_fragment, stored_place
 from mirror.keys import INDEX, MANIFEST, PACK, ObjectName
-from mirror.manifest import LEAF_IDS, NODE_REFS, SEGMENT_ENTRIES, decode_changes, decode_names, decode_node, decode_segment
+from mirror.manifest import LEAF_IDS, NODE_REFS, SEGMENT_ENTRIES, Entry, decode_changes, decode_names, decode_node, decode_segment
 from mirror.pack import (
     BLOCK_CHUNKS,
     HEAD_SIZE,
@@ -42,7 +42,7 @@ from mirror.store import ReadableStore
 
 MOST: Final = {PACK: PACK_MAX, INDEX: OBJECT_MAX, MANIFEST: OBJECT_MAX}  # bytes of an object, by its place
 _TAIL: Final = OBJECT_MAX + 64  # holds any footer
-_KEPT: Final = 32 << 20  # bytes of what is known of packs
+_KEPT: Final = 8 << 20  # bytes of what is known of packs, 36 a chunk; a fragment comes every 128 MiB or 30 s
 _MANIFEST: Final = (SEGMENT, NODE, CHUNKS, CHANGES, NAMES)
 _ARRAY32: Final = 0xDD
 
@@ -126,8 +126,9 @@ class Examiner:
         # What a hostile object of 4 MiB can be decoded to is much: one at a time. Honest ones take a millisecond.
         self._decoding = threading.Lock()
 
-    def examine(self, name: ObjectName, read: Read, size: int, hashed: bytes) -> None:
-        """Rejected unless the bytes behind `read` are an object of this name. hashed: the BLAKE3 of all its bytes."""
+    def examine(self, name: ObjectName, read: Read, size: int, hashed: bytes) -> Fragment | list[Entry] | None:
+        """Rejected unless the bytes behind `read` are an object of this name. hashed: the BLAKE3 of all its bytes. Gives what a
+        fragment or a segment has: whoever needs that next need not decode it again."""
         key = name.key()
         if size > MOST[name.place]:
             raise Rejected(f"it has {size:,} bytes, and an object in {name.place}/ at most {MOST[name.place]:,}")
@@ -136,26 +137,27 @@ class Examiner:
                 if hashed != name.digest:
                     raise Rejected("its content is not what its name says")
                 self._remember(key, read_pack(read, size, key))
-                return
+                return None
             data = read(0, size)
             with self._decoding:
                 if name.place == INDEX:
-                    self._fragment(unseal(data, (FRAGMENT,), name.digest, key)[1], key)
-                else:
-                    _manifest_object(data, name, key)
+                    return self._fragment(unseal(data, (FRAGMENT,), name.digest, key)[1], key)
+                return _manifest_object(data, name, key)
         except MirrorError as error:
             raise Rejected(error.why) from None
 
-    def _fragment(self, payload: bytes, key: str) -> None:
-        """Rejected unless all that a fragment says of chunks is so."""
-        fragment = decode_fragment(payload, key)
-        rows: dict[int, list[tuple[ChunkId, Place]]] = {}
+    def _fragment(self, payload: bytes, key: str) -> Fragment:
+        """A fragment; Rejected unless all that it says of chunks is so."""
+        fragment = open_fragment(payload, key)  # its places are held against what they should be, a chunk at a time
+        rows: dict[int, dict[int, list[tuple[bytes, bytes]]]] = {}
         last = b""
-        for id_, place in fragment:
+        for (number, block, *_), place, id_ in fragment.rows():
             if id_ < last:
                 raise Rejected("its ids are out of order")
             last = id_
-            rows.setdefault(place.pack, []).append((id_, place))
+            rows.setdefault(number, {}).setdefault(block, []).append((place, id_))
+        if any(number >= len(fragment.packs) for number in rows):
+            raise Rejected("it places a chunk in a pack that it does not list")
         for number, line in enumerate(fragment.packs):
             pack = line.name.key()
             try:
@@ -164,7 +166,8 @@ class Examiner:
                 raise Rejected(f"it lists {pack}, which is not there") from None
             if contents.size != line.size or contents.slots != tuple(line.blocks):
                 raise Rejected(f"it says of {pack} what that pack is not")
-            _check_rows(contents, rows.get(number, ()), pack)
+            _check_rows(contents, number, rows.get(number, {}), pack)
+        return fragment
 
     def _contents(self, key: str) -> PackContents:
         """What is in a pack of the store. NotFound."""
@@ -188,25 +191,28 @@ class Examiner:
                 self._kept -= self._packs.popitem(last=False)[1].cost
 
 
-def _check_rows(contents: PackContents, rows: list[tuple[ChunkId, Place]] | tuple[()], pack: str) -> None:
-    """Rejected unless each of these chunks is in the pack, just there."""
-    by_block: dict[int, list[tuple[ChunkId, Place]]] = {}
-    for row in rows:
-        by_block.setdefault(row[1].block, []).append(row)
-    for block, wanted in by_block.items():
-        there = {(offset, length): id_ for offset, length, id_ in contents.chunks_of(block)}
-        for id_, place in wanted:
-            if there.get((place.offset, place.length)) != id_:
+def _check_rows(contents: PackContents, number: int, rows: dict[int, list[tuple[bytes, bytes]]], pack: str) -> None:
+    """Rejected unless each of these chunks is in the pack, just there. number: of the pack in the fragment; rows: by block, (place
+    as it is stored, id)."""
+    for block, wanted in rows.items():
+        there = (
+            {stored_place(number, block, offset, length): id_ for offset, length, id_ in contents.chunks_of(block)}
+            if block < len(contents.starts)
+            else {}
+        )
+        for place, id_ in wanted:
+            if there.get(place) != id_:
                 raise Rejected(f"it says that a chunk is in {pack} that is not there")
 
 
-def _manifest_object(data: bytes, name: ObjectName, key: str) -> None:
+def _manifest_object(data: bytes, name: ObjectName, key: str) -> list[Entry] | None:
+    """The entries of a segment; None for what is true and no segment."""
     kind, payload = unseal(data, _MANIFEST, name.digest, key)
     if kind == SEGMENT:
         if len(payload) < 5 or payload[0] != _ARRAY32 or struct.unpack_from(">I", payload, 1)[0] > SEGMENT_ENTRIES:
             raise Rejected(f"a segment is an array of at most {SEGMENT_ENTRIES:,} entries")
-        decode_segment(payload, key)
-    elif kind == NODE:
+        return decode_segment(payload, key)
+    if kind == NODE:
         if len(decode_node(payload, key)[1]) > NODE_REFS:
             raise Rejected(f"a node lists at most {NODE_REFS:,} objects")
     elif kind == CHUNKS:
@@ -216,6 +222,7 @@ def _manifest_object(data: bytes, name: ObjectName, key: str) -> None:
         decode_changes(payload, key)
     else:
         decode_names(payload, key)
+    return None
 
 
 class Hash:

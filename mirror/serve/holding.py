@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 from typing import Final, Protocol
@@ -24,8 +25,10 @@ from typing import Final, Protocol
 from mirror import log
 from mirror.access import APPEND, PRUNE
 from mirror.errors import DamageError, MirrorError, NotFound
+from mirror.index import Fragment
 from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, STORE_KEY, ObjectName, path_fault, record_number
 from mirror.log import RECORD_MAX, Record
+from mirror.manifest import Entry, File, Page
 from mirror.received import note
 from mirror.serve.examine import MOST, Examiner, Hash, Read, Rejected
 from mirror.serve.parts import Parts, Whole
@@ -40,6 +43,8 @@ from mirror.unfinished import unfinished
 
 HINT_MAX: Final = 4096
 _MIRRORS: Final = ((MIRROR_KEY,), (STORE, MIRROR_KEY))  # where a target has its mirror.json
+FORESEEN_MOST: Final = 8  # fragments and segments that wait to be looked at, of a target
+FORESEEN_IDS: Final = 16_384  # of the chunks of such a segment; an id takes 100 bytes
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -85,6 +90,7 @@ class Verifying:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
         self._clerk: Clerk | None = None
         self._newest_prune = 0
+        self._foreseeing = threading.BoundedSemaphore(FORESEEN_MOST)
 
     def knows(self, key: str) -> bool:
         """See `Gate`."""
@@ -119,7 +125,9 @@ class Verifying:
             self._newest_prune = self._thread.submit(self._epoch).result()
             if name.epoch > self._newest_prune:
                 raise Rejected(f"its epoch is {name.epoch}, and the newest prune record is {self._newest_prune}", "behind")
-        self._examiner.examine(name, read, size, hashed)
+        found = self._examiner.examine(name, read, size, hashed)
+        if found is not None:
+            self._foresee(name, found)
         return None
 
     def may_go(self, keys: Sequence[str]) -> None:
@@ -134,6 +142,30 @@ class Verifying:
         if self._clerk:
             self._thread.submit(self._clerk.close).result()
         self._thread.shutdown()
+
+    def _foresee(self, name: ObjectName, found: Fragment | list[Entry]) -> None:
+        """Have what a record will be asked about looked at while the client is still busy. It is only a hint: what is left out, or
+        fails, is done when the record comes."""
+        if isinstance(found, list):
+            files = [entry for entry in found if isinstance(entry, File | Page)]
+            if any(file.more for file in files) or sum(len(file.chunks) for file in files) > FORESEEN_IDS * 32:
+                return
+            ids = {file.chunks[at : at + 32] for file in files for at in range(0, len(file.chunks), 32)}
+            task = partial(Clerk.foresee, name=name, entries=len(found), first=found[0].path if found else b"", ids=ids)
+        else:
+            task = partial(Clerk.learn, name=name, fragment=found)
+        if not self._foreseeing.acquire(blocking=False):
+            return
+
+        def foresee() -> None:
+            try:
+                task(self._records())
+            except (MirrorError, sqlite3.DatabaseError):
+                return  # whatever it is, the record meets it again
+            finally:
+                self._foreseeing.release()
+
+        self._thread.submit(foresee)
 
     def _judge(self, number: int, data: bytes, rights: Container[str]) -> Record | None:
         try:

@@ -94,7 +94,8 @@ class Protocol:
         self._trees = Trees(publishing or Terms((), {}), say, self._in_thread)
         self._nonces = Nonces()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="files")
-        self._checks = asyncio.Semaphore(limits.checks)
+        # Apart, and few: each thread that unpacks blocks keeps memory for it, some 5 MB.
+        self._checks = ThreadPoolExecutor(limits.checks, thread_name_prefix="checks")
         self._uploads = 0
         self.answers = self.refusals = self.imported = 0
 
@@ -110,6 +111,7 @@ class Protocol:
     def close(self) -> None:
         """Wait for what is being done."""
         self._threads.shutdown()
+        self._checks.shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -267,8 +269,7 @@ class Protocol:
         """The body into a draft, the draft through the gate."""
         async with AsyncExitStack() as stack:
             draft, name = await self._arrived(ask, held, stack)
-            async with self._checks:
-                return self._told(ask, await self._in_thread(held.receive, key, draft, name, ask.rights))
+            return self._told(ask, await self._check(held.receive, key, draft, name, ask.rights))
 
     async def _arrived(self, ask: _Ask, held: Held, stack: AsyncExitStack) -> tuple[Draft, Hash]:
         """The body in a temporary file, which goes with the stack, and its hash. Refusal unless it is what was signed."""
@@ -335,11 +336,9 @@ class Protocol:
         if at == 0:
             await self._in_thread(held.parts.make_room, whole, self._limits.uploads)
         async with AsyncExitStack() as stack:
-            ends = at + ask.left == whole.size
+            add = self._check if at + ask.left == whole.size else self._in_thread
             draft, _ = await self._arrived(ask, held, stack)
-            if ends:
-                await stack.enter_async_context(self._checks)
-            done = await self._in_thread(held.receive_part, whole, at, draft, ask.rights)
+            done = await add(held.receive_part, whole, at, draft, ask.rights)
         return self._told(ask, done) if isinstance(done, Imported) else as_json({"result": "partly there", "have": done}, 202)
 
     @asynccontextmanager
@@ -437,6 +436,10 @@ class Protocol:
                     pass
         except (TimeoutError, ClientDisconnect, RuntimeError):
             response.headers["connection"] = "close"
+
+    async def _check(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The same in one of the few threads that examine objects."""
+        return await asyncio.get_running_loop().run_in_executor(self._checks, function, *arguments)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)

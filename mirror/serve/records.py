@@ -2,7 +2,8 @@
 
 What a snapshot names is looked at as far as it is new: objects that the newest live snapshot has were looked at when that was
 accepted. So the work is that of the change, but for the nodes of the manifest before. Every chunk of a new segment must have a
-place in the index, in a fragment that was held against its pack when it came. A path that has just the content which it had in the
+place in the index, in a fragment that was held against its pack when it came; most segments are looked at when they come, while the
+client makes the next ones, and not when the record does (`Clerk.foresee`). A path that has just the content which it had in the
 snapshot before may do without: nothing is worse for it than it was.
 
 One thread at a time, always the same one: the index of what is there is an sqlite file of this host.
@@ -21,6 +22,7 @@ from mirror import log
 from mirror.access import PRUNE as MAY_PRUNE
 from mirror.envelope import CHANGES, CHUNKS, NAMES, NODE, SEGMENT, Kind, check_format
 from mirror.errors import MirrorError, NotFound
+from mirror.index import Fragment
 from mirror.keys import INDEX, ObjectName, record_key, show
 from mirror.lacking import Lacking
 from mirror.lookup import ChunkIndex
@@ -36,6 +38,7 @@ from mirror.unfinished import unfinished
 _KINDS = (log.SNAPSHOT, log.HOLD, log.FORGET, log.PRUNE)
 _KINDS_OF_TREES = (log.IMPORT, log.HOLD)  # the others are made where the tree is
 _ASK = 4096  # chunks that are looked up together
+_FORESEEN = 20_000  # segments that are known to be fit; 5 MB
 
 
 class Clerk:
@@ -50,6 +53,8 @@ class Clerk:
         self._dooms = log.Dooms(store, self._state)
         self._reader = ManifestReader(store, None)
         self._known = 0
+        self._fit: dict[ObjectName, tuple[int, bytes]] = {}  # segments whose every chunk has a place: entries, first path
+        self._forgot = 0  # of the index, when `_fit` began
 
     def close(self, discard: bool = False) -> None:
         """Give the index back, or throw it away: it turned out to be spoilt. In the thread that made this."""
@@ -63,6 +68,25 @@ class Clerk:
         head = log.read_head(self._store, self._known)
         self._known = head.number if head else 0
         return head
+
+    # -- before the record comes -----------------------------------------------------------------------------------------------
+
+    def learn(self, name: ObjectName, fragment: Fragment) -> None:
+        """Take in a fragment that was found true and is about to be there. Should it not be there after all, or be doomed, the
+        next record finds that out."""
+        self._index.add(name.key(), fragment)
+
+    def foresee(self, name: ObjectName, entries: int, first: bytes, ids: set[bytes]) -> None:
+        """Note of a segment that was found true whether it will do. ids: all chunks of its files, of which none has a list of its
+        own."""
+        self._forget_what_may_not_be()
+        if not self._index.missing(ids) and len(self._fit) < _FORESEEN:
+            self._fit[name] = entries, first
+
+    def _forget_what_may_not_be(self) -> None:
+        if self._forgot != self._index.forgot:
+            self._fit.clear()
+            self._forgot = self._index.forgot
 
     def judge(self, number: int, data: bytes, rights: Container[str]) -> log.Record | None:
         """The record to be created as `number`; None when there is one of that number. Rejected, with kind `behind` when the log
@@ -88,6 +112,7 @@ class Clerk:
             raise Rejected(f"{error} is not here") from None
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise Rejected(f"a member is missing or malformed ({error})") from None
+        self._fit.clear()  # the next record finds them in the manifest before it
         return record
 
     def doomed(self, keys: Iterable[str]) -> set[str]:
@@ -146,9 +171,14 @@ class Clerk:
             for _ in self._fresh(log.ref_of(body["changes"]), CHANGES, set()):
                 pass
         self._index.refresh(self._dooms, on_damage=lambda name, error: None)
+        self._forget_what_may_not_be()
         lists: set[ObjectName] = set()
         lacking = Lacking(self._reader, self._index, self._state.db) if self._tree else None
-        for ref, payload in self._fresh(record.manifest, SEGMENT, known):
+        for ref, payload in self._fresh(record.manifest, SEGMENT, known, self._fit):
+            if ref.name in self._fit:
+                if self._fit[ref.name] != (ref.entries, ref.first):
+                    raise Rejected(f"{ref.name.key()} is not what the node above it says")
+                continue
             entries = decode_segment(payload, ref.name.key())
             if len(entries) != ref.entries or (entries and entries[0].path != ref.first):
                 raise Rejected(f"{ref.name.key()} is not what the node above it says")
@@ -256,15 +286,20 @@ class Clerk:
         for _, payload in self._fresh(entry.more, CHUNKS, lists):
             yield _split(payload)
 
-    def _fresh(self, root: Ref, leaf: Kind, seen: set[ObjectName]) -> Iterator[tuple[Ref, bytes]]:
+    def _fresh(self, root: Ref, leaf: Kind, seen: set[ObjectName], fit: Container[ObjectName] = ()) -> Iterator[tuple[Ref, bytes]]:
         """The leaves below a root that are not in `seen`, with their payloads, in order; each object once, however often it is
-        named. Rejected where one is missing, doomed, or not what is said of it. seen: names; those of this tree are added."""
+        named. Rejected where one is missing, doomed, or not what is said of it. seen: names; those of this tree are added. fit:
+        leaves that are only looked for, their payload is given as empty."""
         waiting = [(root, 0)]
         while waiting:
             ref, above = waiting.pop()
             if ref.name in seen:
                 continue
             seen.add(ref.name)
+            if ref.name in fit and above <= 1:
+                self._look_for(ref.name)
+                yield ref, b""
+                continue
             kind, payload = self._object(ref.name, (NODE, leaf) if ref is root else (NODE,) if above > 1 else (leaf,))
             if kind == leaf:
                 _check_leaf(ref, leaf, payload)
@@ -276,6 +311,13 @@ class Clerk:
             if leaf == SEGMENT and any(one.first >= two.first for one, two in pairwise(refs)):
                 raise Rejected(f"the paths of {ref.name.key()} are out of order")
             waiting += [(each, level) for each in reversed(refs)]
+
+    def _look_for(self, name: ObjectName) -> None:
+        """Rejected unless there is an object of this name, and not doomed."""
+        if self._dooms(name.key()):
+            raise Rejected(f"it names {name.key()}, which a prune has doomed")
+        if self._store.size(name.key()) is None:
+            raise Rejected(f"it names {name.key()}, which is not here")
 
     def _object(self, name: ObjectName, kinds: tuple[Kind, ...]) -> tuple[Kind, bytes]:
         if self._dooms(name.key()):

@@ -18,6 +18,7 @@ _VERSION = {
     "restic": ["restic", "version"],
     "borg": ["borg", "--version"],
     "SeaweedFS": ["weed", "version"],
+    "nginx": ["nginx", "-v"],
 }
 
 

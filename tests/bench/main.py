@@ -13,7 +13,7 @@ from pathlib import Path
 
 from corpus import fetch
 
-from . import machine, memory, scenarios, trees
+from . import machine, memory, over_http, scenarios, trees
 from .bench import SETTLE_SECONDS, Bench, environment, our_command, say
 from .figures import judge
 from .render import TITLES, Page, goal_grid, page, scenario_grid
@@ -25,6 +25,7 @@ RUNNERS = {
     "nightly": scenarios.nightly,
     "tree-folder": trees.tree_folder,
     "tree-s3": trees.tree_s3,
+    "http": over_http.http,
     "memory": memory.memory,
 }
 

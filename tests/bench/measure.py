@@ -1,7 +1,8 @@
 """Run one command and measure it: wall time, CPU, exit code, and, if asked, the peak memory of its whole process tree.
 
 Memory is PSS, summed over the tree every 50 ms: pages that several processes share count once, so that workers are neither
-free nor charged twice for the interpreter. The page cache does not count; a mapped file does. Linux only.
+free nor charged twice for the interpreter. The page cache does not count; a mapped file does. Of a server that
+runs beside its clients it is RSS: what it shares with them counts in full. Linux only.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.05
 TAIL_BYTES = 4096
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
+_RSS = re.compile(rb"^Rss:\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Pa
         child = subprocess.Popen(
             command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
         )
-        sampler = PssSampler(child.pid) if memory else None
+        sampler = MemorySampler(child.pid) if memory else None
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - began
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -53,17 +55,18 @@ def run(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Pa
     return Run(seconds, usage.ru_utime + usage.ru_stime, child.returncode, tail, peak)
 
 
-class PssSampler:
+class MemorySampler:
     """Samples the tree below (and with) a process in a thread until stopped.
 
     The tree is the session that the process leads plus all its descendants: workers whose parent is gone still count.
     """
 
-    def __init__(self, root: int) -> None:
-        self._root = root
+    def __init__(self, root: int, of_process: Callable[[int], int] | None = None) -> None:
+        """of_process: the bytes of one process, `pss` unless said."""
+        self._root, self._of_process = root, of_process or pss
         self._stop = threading.Event()
         self._peak = 0
-        self._thread = threading.Thread(target=self._loop, name="pss-sampler", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="memory-sampler", daemon=True)
         self._thread.start()
 
     def stop(self) -> int:
@@ -74,7 +77,7 @@ class PssSampler:
 
     def _loop(self) -> None:
         while True:
-            self._peak = max(self._peak, sum(pss(process) for process in tree(self._root)))
+            self._peak = max(self._peak, sum(map(self._of_process, tree(self._root))))
             if self._stop.wait(SAMPLE_SECONDS):
                 return
 
@@ -104,9 +107,18 @@ def tree(root: int) -> list[int]:
 
 def pss(process: int) -> int:
     """The proportional memory of one process in bytes; 0 if it is gone."""
+    return _rolled_up(process, _PSS)
+
+
+def rss(process: int) -> int:
+    """The memory of one process in bytes, what it shares with others included; 0 if it is gone."""
+    return _rolled_up(process, _RSS)
+
+
+def _rolled_up(process: int, line: re.Pattern[bytes]) -> int:
     try:
         with open(f"/proc/{process}/smaps_rollup", "rb") as file:
-            match = _PSS.search(file.read())
+            match = line.search(file.read())
     except OSError:
         return 0
     return int(match[1]) * 1024 if match else 0

@@ -13,6 +13,7 @@ TITLES = {
     "nightly": "Five nights of the npm package `next`",
     "tree-folder": "A tree in a folder",
     "tree-s3": "A tree on S3",
+    "http": "Over HTTP",
     "memory": "Peak memory",
 }
 NOTES = {
@@ -32,6 +33,11 @@ NOTES = {
     "tree-s3": (
         "Debian's `rust-doc` as objects that can be served, on a SeaweedFS server on the same machine. Requests and bytes were "
         "counted between client and server, in a run of its own. rclone and s5cmd ran in the first round only."
+    ),
+    "http": (
+        "Debian's `rust-doc` into a target of a `mirror serve` on the same machine, which takes its share of the same cores, each "
+        "request and answer signed; beside it the same sync into a folder. We restore from nginx over that folder, restic from "
+        "SeaweedFS. Four clients sync into a target of their own each; the receiver's memory is RSS, sampled every 50 ms."
     ),
     "memory": "PSS summed over all processes of the command, sampled every 50 ms; the largest sample. One round.",
 }

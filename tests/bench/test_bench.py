@@ -100,6 +100,7 @@ def test_every_goal_is_measured_by_a_step_of_us_and_of_the_peer() -> None:
     steps |= {("s3", tool.name, step) for tool in tools.S3 for step in tool.steps}
     steps |= {("tree-folder", tool.name, step) for tool in tools.TREE_FOLDER for step in tool.steps}
     steps |= {("tree-s3", tool.name, step) for tool in tools.TREE_S3 for step in tool.steps}
+    steps |= {("http", tool.name, step) for tool in tools.HTTP for step in tool.steps}
     steps |= {("nightly", tool.name, step) for tool in tools.NIGHTLY for step in tools.NIGHTS}
     for goal in tools.GOALS:
         if isinstance(goal, Ratio):

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from .figures import US, Goal, Limit, Ratio
 
 TREES = ("tree-folder", "tree-s3")
-SCENARIOS = ("folder", "s3", "nightly", *TREES, "memory")
+SCENARIOS = ("folder", "s3", "nightly", *TREES, "http", "memory")
 FULL, UNCHANGED, RESTORE = "full copy", "unchanged run", "restore"
 STORE, ON_DISK = "store, bytes", "store, on disk"
 NIGHTS = ("next 16.4.4", "next 16.4.5", "next 16.4.6", "next 16.5.0-canary.26", "next 16.5.0-canary.38")
 MEMORY_WORKERS = 2
 REQUESTS, GROWN, INSERTED = "unchanged run, counted", "1 GiB file", "1 GiB file, a byte in front"
 NIGHT = "night"
+FOUR, TO_FOLDER = "four clients at once, the receiver", "folder sync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,25 @@ TREE_S3 = (
     Tool("mirror", {FULL: _S3_TREE, UNCHANGED: _S3_TREE, GROWN: _S3_TREE}),
 )
 
+# Of us {endpoint} is the URL of the target; the way into a folder is there to be compared with, and for nginx to serve.
+HTTP = (
+    Tool("rsync", {UNCHANGED: "rsync -aH {src}/ {store}/"}, prepare="rsync -aH {src}/ {store}/"),
+    Tool(TO_FOLDER, {step: FOLDER[-1].steps[step] for step in (FULL, UNCHANGED)}),
+    Tool(
+        "restic",
+        {RESTORE: S3[2].steps[RESTORE]},
+        prepare=f"""sh -c '{S3[2].prepare} && {S3[2].steps[FULL]}'""",
+    ),
+    Tool(
+        "mirror",
+        {
+            FULL: "{mirror} sync {src} {endpoint}",
+            UNCHANGED: "{mirror} sync {src} {endpoint}",
+            RESTORE: "{mirror} restore {endpoint} {out}",
+        },
+    ),
+)
+
 # The limit is on us; restic is shown beside it on the small inputs.
 MEMORY = tuple(
     Tool(
@@ -181,6 +201,10 @@ GOALS: tuple[Goal, ...] = (
     Ratio("unchanged tree on S3", "tree-s3", UNCHANGED, "seconds", "rclone", at_least=15.0),
     Limit("requests of an unchanged run on S3", "tree-s3", REQUESTS, "requests", 5),
     Limit("sent for a byte in front of 1 GiB on S3", "tree-s3", INSERTED, "bytes", 16 << 20),
+    Ratio("full sync over HTTP", "http", FULL, "seconds", TO_FOLDER, at_least=0.8),
+    Ratio("unchanged run over HTTP", "http", UNCHANGED, "seconds", "rsync", at_most=2.0),
+    Limit("memory of the receiver, four clients at once", "http", FOUR, "peak_bytes", 150e6),
+    Ratio("restore from nginx", "http", RESTORE, "seconds", "restic", at_least=1.0),
     *(
         Limit(f"peak memory, {what}, {step}", "memory", f"{what}: {step}", "peak_bytes", memory_limit(MEMORY_WORKERS))
         for what in (RUST_DOC, ON_S3, MANY, HUGE)
