@@ -88,7 +88,7 @@ def test_two_syncs_at_once(dav: DavServer, place: str, tmp_path: Path) -> None:
     assert dav.names(place.removeprefix(dav.url) + "/.mirror-dav/tmp/") == {}
 
 
-@pytest.mark.parametrize("name", ["nginx", *(pytest.param(each, marks=pytest.mark.long) for each in ("rclone", "weed"))])
+@pytest.mark.parametrize("name", ["nginx", *(pytest.param(each, marks=pytest.mark.long) for each in ("apache", "rclone", "weed"))])
 def test_syncs_that_are_killed(
     dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -100,7 +100,7 @@ def test_syncs_that_are_killed(
     killed = 0
     for number in range(1, 5):
         change(site, number)
-        run = process("sync", site, place, "--bwlimit", "1M", start_new_session=True)
+        run = process("sync", site, place, "--bwlimit", "500K", start_new_session=True)
         with suppress(subprocess.TimeoutExpired):
             run.wait(chance.uniform(0.4, 2.0))
         if run.poll() is None:
@@ -127,9 +127,14 @@ def test_a_tree_whose_store_is_there(dav: DavServer, place: str, site: Path, tmp
     assert cli("verify", tmp_path / "live").code == 0
 
 
-def test_a_bad_line(dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nginx", "apache"])
+def test_a_bad_line(
+    dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Answers are lost, turned into 502, or say that something is locked: all of it completes, and is what it should be."""
-    server = dav_servers("nginx")
+    server = dav_servers(name)
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
     chance = random.Random(4)
 
     def twist(asked: Asked) -> Say | str | None:
@@ -151,8 +156,9 @@ def test_a_bad_line(dav_servers: Callable[[str], DavServer], site: Path, tmp_pat
 # Refusals
 
 
-def test_wrong_credentials(dav_servers: Callable[[str], DavServer], site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = dav_servers("rclone")
+@pytest.mark.parametrize("name", ["apache", "rclone"])
+def test_wrong_credentials(dav_servers: Callable[[str], DavServer], site: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    server = dav_servers(name)
     place = f"{server.url}{server.new_place()}"
     for user, password in (("", ""), (server.login[0], "not-it-0815")):
         monkeypatch.setenv("MIRROR_DAV_USER", user)
