@@ -88,6 +88,28 @@ def test_two_syncs_at_once(dav: DavServer, place: str, tmp_path: Path) -> None:
     assert dav.names(place.removeprefix(dav.url) + "/.mirror-dav/tmp/") == {}
 
 
+def test_a_target_that_another_run_makes_just_now(
+    dav_servers: Callable[[str], DavServer], site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look for mirror.json and the one for other things."""
+    dav = dav_servers("apache")
+    for name, value in dav.environment.items():
+        monkeypatch.setenv(name, value)
+    folder = dav.new_place()
+    made: list[int] = []
+
+    def twist(asked: Asked) -> None:
+        if asked.method == "PROPFIND" and asked.headers["depth"] == "1" and not made:
+            with process("sync", site, f"{dav.url}{folder}") as other:
+                other.communicate(timeout=60)
+            made.append(other.returncode)
+
+    with between(dav, twist) as line:
+        assert cli("sync", site, f"dav+{line.url}{folder}").code == 0
+    assert made == [0]
+    assert cli("verify", f"{dav.url}{folder}", "--against", site).code == 0
+
+
 @pytest.mark.parametrize("name", ["nginx", *(pytest.param(each, marks=pytest.mark.long) for each in ("apache", "rclone", "weed"))])
 def test_syncs_that_are_killed(
     dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
