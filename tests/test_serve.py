@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from certificates import certified
 from servers import free_ports
 from serving import Served
 
@@ -605,34 +606,6 @@ def test_with_tls(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert mirror.sync(site, url, key_file=server.key_file).exit_code == 0
         assert mirror.restore(url, tmp_path / "back", key_file=server.key_file).exit_code == 0
     assert things(tmp_path / "back") == things(site)
-
-
-def certified(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost, signed by itself, and its key."""
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, me = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(me)
-        .issuer_name(me)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(pem)
-    return folder / "cert.pem", folder / "key.pem"
 
 
 def test_full_disks_are_told(site: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from certificates import certified
 from nginx import Nginx
 from serving import Served
-from test_serve import certified, things
+from test_serve import things
 
 import mirror
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from davservers import LOST, DavServer, NginxDav, between
-from drive import cli, process
+from drive import cli, gone, process
 from mirrors import BEGINNING, make_site, noise, settle, tree, write
 from servers import free_ports
 from webservers import Asked, Say
@@ -129,6 +129,7 @@ def test_syncs_that_are_killed(
             os.killpg(run.pid, signal.SIGKILL)
             killed += 1
         run.communicate()
+        gone(run.pid)
     assert killed >= 2
     assert cli("sync", site, place).code == 0
     assert cli("verify", place, "--against", site).code == 0

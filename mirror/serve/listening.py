@@ -73,7 +73,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def check_tls(certificate: str, key: str) -> None:
-    """UsageError unless these files are a certificate and its key."""
+    """UsageError unless these files are a certificate and its key. Both empty: plain HTTP."""
+    if key and not certificate:
+        raise UsageError("cannot use --keyfile", where=key, why="there is no --certfile", hint="give both")
+    if not certificate:
+        return
     for path in filter(None, (certificate, key)):
         try:
             with open(path, "rb"):
