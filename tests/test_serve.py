@@ -27,6 +27,7 @@ from serving import Served
 import mirror
 from mirror.access import ClientKey, line_of, read_client_key
 from mirror.errors import AuthError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
+from mirror.serve.listening import listen
 from mirror.signing import WINDOW, digest_of_body, sign_request
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.open import open_store
@@ -557,6 +558,14 @@ def test_a_port_that_is_taken_is_told_in_one_clause(server: Served) -> None:
     done = run("serve", str(server.root), "--keys", str(server.keys), "--listen", f"127.0.0.1:{server.port}")
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{server.port}: address already in use; name another address" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answer_does_not_wait_for_an_acknowledgement(host: str) -> None:
+    """On a connection that stays open each would take 40 ms more."""
+    with listen(host, 0) as listener, socket.create_connection(listener.getsockname()[:2]):
+        with listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_from_python(site: Path, tmp_path: Path) -> None:
