@@ -190,7 +190,7 @@ def sums(target: str | PathLike[str], **options: Any) -> Iterator[tuple[str, byt
 
 def _serve(target: str | PathLike[str], *, site: bool = False, **options: Any) -> SiteReport | ReceiveReport:
     """With `site=True`, serve a snapshot as a web site until a signal comes; a `SiteReport`. options: at, listen, memory,
-    and how to reach the target. A listener hears of the URL: the notice `listening`.
+    certfile, keyfile, and how to reach the target. A listener hears of the URL: the notice `listening`.
 
     With `keys=FILE`, hold the targets below a folder for clients with keys; a `ReceiveReport`. options: listen, certfile,
     keyfile, insecure, max_body, imports, client_timeout, min_free, cache_dir."""

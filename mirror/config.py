@@ -535,4 +535,6 @@ def serve_site_options(asked: Settings) -> SiteOptions:
         at=asked.text("at", "latest"),
         listen=asked.parsed("listen", spelling.address) or SiteOptions().listen,
         memory=asked.parsed("memory", spelling.memory) or SiteOptions().memory,
+        certificate=asked.text("certfile"),
+        private_key=asked.text("keyfile"),
     )

@@ -437,6 +437,8 @@ def _make(spec: TargetSpec, store: MaintainedStore, tree: str, making: Making | 
         hint = f"make it there: mirror init ROOT/{url.rpartition('/')[2]}"
         raise UsageError("cannot make the target", where=url, why="it is on another machine", hint=hint)
     others = _other_things(spec.store, store, tree)
+    if others and (made := read_info(store)):
+        return made  # by another run, since we looked
     if any(key.startswith(LOG_PREFIX) for key in others):
         raise DamageError(
             "cannot use the target",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apache import ApacheDav
 from davservers import DavServer, NginxDav, RcloneDav, WeedDav
 from nginx import Nginx, server_block
 from servers import SeaweedFS
@@ -120,6 +121,7 @@ def dav_servers(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
             if name not in found:
                 folder = tmp_path_factory.mktemp(f"dav-{name}")
                 made = {
+                    "apache": lambda: ApacheDav(folder),
                     "nginx": lambda: NginxDav(folder),
                     "rclone": lambda: RcloneDav(folder),
                     "weed": lambda: WeedDav(folder, request.getfixturevalue("seaweed").filer),
@@ -130,7 +132,7 @@ def dav_servers(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
         yield named
 
 
-@pytest.fixture(params=["nginx", "rclone", "weed"])
+@pytest.fixture(params=["nginx", "apache", "rclone", "weed"])
 def dav(request: pytest.FixtureRequest, dav_servers: Callable[[str], DavServer]) -> DavServer:
     """Each WebDAV server, one after the other."""
     return dav_servers(request.param)

@@ -141,7 +141,7 @@ class NginxDav(DavServer):
         self._running.close()
 
 
-class _Started(DavServer):
+class StartedDav(DavServer):
     """A program of its own. `command(port)` starts it."""
 
     def __init__(self, folder: Path) -> None:
@@ -183,7 +183,7 @@ class _Started(DavServer):
             self._process = None
 
 
-class RcloneDav(_Started):
+class RcloneDav(StartedDav):
     """`rclone serve webdav` on a folder, with a password."""
 
     name = "rclone"
@@ -198,7 +198,7 @@ class RcloneDav(_Started):
         return [found, "serve", "webdav", str(self.folder / "root"), "--addr", f"127.0.0.1:{self.port}", *login]
 
 
-class WeedDav(_Started):
+class WeedDav(StartedDav):
     """`weed webdav` before the filer of a SeaweedFS that runs."""
 
     name = "weed"

@@ -20,6 +20,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -105,6 +106,16 @@ def process(*arguments: object, **settings: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mirror", *words_of(arguments)]
     settings = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT), **settings.pop("env", {})}, **settings)
+
+
+def gone(group: int) -> None:
+    """Wait until all processes of a group have ended: one that was killed within an fsync ends after that, and until then what it
+    writes is not abandoned."""
+    until = time.monotonic() + 30
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(group, 0)
+            time.sleep(0.02)
 
 
 def words_of(arguments: Iterable[object]) -> list[str]:

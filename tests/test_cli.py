@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_serve import certified
+from certificates import certified
+from visits import stop_when_it_listens
 
 import mirror
 from mirror.access import KeyFile
@@ -32,7 +33,6 @@ from mirror.cli import commands, listing, named, serving, words
 from mirror.cli.session import Session
 from mirror.cli.streams import Out
 from mirror.errors import MirrorError, TemporaryError, UsageError
-from mirror.events import Notice, Stamped
 from mirror.manifest import File
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -265,12 +265,6 @@ PLACES = {
     "diff": ["site", "target"], "ls": ["target"], "cat": ["target", "index.html"], "sums": ["target"],
     "filter-test": ["index.html"], "key": ["new", "nightly"], "serve": ["target"],
 }  # fmt: skip
-
-
-def stop_when_it_listens(stamped: Stamped) -> None:
-    """A listener that ends a server as an operator does."""
-    if isinstance(stamped.event, Notice) and stamped.event.kind == "listening":
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("way", [*words.VERBS, "serve --keys"])

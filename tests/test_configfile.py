@@ -178,8 +178,8 @@ def test_what_takes_any_text_is_known() -> None:
         name for name, option in OPTIONS.items() if not option.switch and (option.called or name.replace("-", "_")) not in VALUES
     }
     assert free == {
-        "against", "at", "cache-dir", "changes-file", "chmod", "chown", "endpoint-url", "exclude", "filter-from", "include",
-        "key-file", "layout", "log-file", "order", "profile", "region", "site", "store", "tag",
+        "against", "at", "cache-dir", "certfile", "changes-file", "chmod", "chown", "endpoint-url", "exclude", "filter-from",
+        "include", "key-file", "keyfile", "layout", "log-file", "order", "profile", "region", "site", "store", "tag",
     }  # fmt: skip
 
 

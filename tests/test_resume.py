@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from drive import gone
 from mirrors import BEGINNING, settle, tree, write
 
 from mirror.transfer.up import UNPROVEN_NS
@@ -121,16 +121,6 @@ class Place:
 
     def leftovers(self) -> list[Path]:
         return list((self.target / ".mirror-tmp").glob("*"))
-
-
-def gone(group: int) -> None:
-    """Wait until all processes of a group have ended: one that was killed within an fsync ends after that, and until then what it
-    writes is not abandoned."""
-    until = time.monotonic() + 30
-    with suppress(ProcessLookupError):
-        while time.monotonic() < until:
-            os.killpg(group, 0)
-            time.sleep(0.02)
 
 
 @pytest.fixture

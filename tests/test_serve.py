@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from certificates import certified
 from servers import free_ports
 from serving import Served
 
 import mirror
 from mirror.access import ClientKey, line_of, read_client_key
 from mirror.errors import AuthError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
+from mirror.serve.listening import listen
 from mirror.signing import WINDOW, digest_of_body, sign_request
 from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.open import open_store
@@ -558,6 +560,14 @@ def test_a_port_that_is_taken_is_told_in_one_clause(server: Served) -> None:
     assert f"cannot listen on 127.0.0.1:{server.port}: address already in use; name another address" in done.stderr
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answer_does_not_wait_for_an_acknowledgement(host: str) -> None:
+    """On a connection that stays open each would take 40 ms more."""
+    with listen(host, 0) as listener, socket.create_connection(listener.getsockname()[:2]):
+        with listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_from_python(site: Path, tmp_path: Path) -> None:
     """Also in the process of somebody's program, until a signal comes."""
     code = (
@@ -605,34 +615,6 @@ def test_with_tls(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert mirror.sync(site, url, key_file=server.key_file).exit_code == 0
         assert mirror.restore(url, tmp_path / "back", key_file=server.key_file).exit_code == 0
     assert things(tmp_path / "back") == things(site)
-
-
-def certified(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost, signed by itself, and its key."""
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, me = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(me)
-        .issuer_name(me)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(pem)
-    return folder / "cert.pem", folder / "key.pem"
 
 
 def test_full_disks_are_told(site: Path, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from certificates import certified
 from links import Link
 from nginx import Nginx
 from serving import Served
-from test_serve import certified, things
+from test_serve import things
 
 import mirror
 from mirror.store.open import open_store

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from davservers import LOST, DavServer, NginxDav, between
-from drive import cli, process
+from drive import cli, gone, process
 from mirrors import BEGINNING, make_site, noise, settle, tree, write
 from servers import free_ports
 from webservers import Asked, Say
@@ -88,7 +88,29 @@ def test_two_syncs_at_once(dav: DavServer, place: str, tmp_path: Path) -> None:
     assert dav.names(place.removeprefix(dav.url) + "/.mirror-dav/tmp/") == {}
 
 
-@pytest.mark.parametrize("name", ["nginx", *(pytest.param(each, marks=pytest.mark.long) for each in ("rclone", "weed"))])
+def test_a_target_that_another_run_makes_just_now(
+    dav_servers: Callable[[str], DavServer], site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look for mirror.json and the one for other things."""
+    dav = dav_servers("apache")
+    for name, value in dav.environment.items():
+        monkeypatch.setenv(name, value)
+    folder = dav.new_place()
+    made: list[int] = []
+
+    def twist(asked: Asked) -> None:
+        if asked.method == "PROPFIND" and asked.headers["depth"] == "1" and not made:
+            with process("sync", site, f"{dav.url}{folder}") as other:
+                other.communicate(timeout=60)
+            made.append(other.returncode)
+
+    with between(dav, twist) as line:
+        assert cli("sync", site, f"dav+{line.url}{folder}").code == 0
+    assert made == [0]
+    assert cli("verify", f"{dav.url}{folder}", "--against", site).code == 0
+
+
+@pytest.mark.parametrize("name", ["nginx", *(pytest.param(each, marks=pytest.mark.long) for each in ("apache", "rclone", "weed"))])
 def test_syncs_that_are_killed(
     dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -100,13 +122,14 @@ def test_syncs_that_are_killed(
     killed = 0
     for number in range(1, 5):
         change(site, number)
-        run = process("sync", site, place, "--bwlimit", "1M", start_new_session=True)
+        run = process("sync", site, place, "--bwlimit", "500K", start_new_session=True)
         with suppress(subprocess.TimeoutExpired):
             run.wait(chance.uniform(0.4, 2.0))
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
             killed += 1
         run.communicate()
+        gone(run.pid)
     assert killed >= 2
     assert cli("sync", site, place).code == 0
     assert cli("verify", place, "--against", site).code == 0
@@ -127,9 +150,14 @@ def test_a_tree_whose_store_is_there(dav: DavServer, place: str, site: Path, tmp
     assert cli("verify", tmp_path / "live").code == 0
 
 
-def test_a_bad_line(dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nginx", "apache"])
+def test_a_bad_line(
+    dav_servers: Callable[[str], DavServer], site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Answers are lost, turned into 502, or say that something is locked: all of it completes, and is what it should be."""
-    server = dav_servers("nginx")
+    server = dav_servers(name)
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
     chance = random.Random(4)
 
     def twist(asked: Asked) -> Say | str | None:
@@ -151,8 +179,9 @@ def test_a_bad_line(dav_servers: Callable[[str], DavServer], site: Path, tmp_pat
 # Refusals
 
 
-def test_wrong_credentials(dav_servers: Callable[[str], DavServer], site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = dav_servers("rclone")
+@pytest.mark.parametrize("name", ["apache", "rclone"])
+def test_wrong_credentials(dav_servers: Callable[[str], DavServer], site: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    server = dav_servers(name)
     place = f"{server.url}{server.new_place()}"
     for user, password in (("", ""), (server.login[0], "not-it-0815")):
         monkeypatch.setenv("MIRROR_DAV_USER", user)

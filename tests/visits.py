@@ -24,6 +24,8 @@ from typing import Any
 import psutil
 from servers import START_SECONDS, Answer, Visitor, comes_up, with_few_files
 
+from mirror.events import Notice, Stamped
+
 ROOT = Path(__file__).parent.parent
 STOP_SECONDS = 30
 
@@ -72,6 +74,12 @@ class Served:
         return self.process.wait(STOP_SECONDS)
 
 
+def stop_when_it_listens(stamped: Stamped) -> None:
+    """A listener that ends a server as an operator does."""
+    if isinstance(stamped.event, Notice) and stamped.event.kind == "listening":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served]:
     """`mirror serve WORDS --site --listen 127.0.0.1:0 --json`, once it listens. It is ended, and must have ended well. files: how
@@ -95,7 +103,7 @@ def serving(*words: object, files: int = 0, **variables: str) -> Iterator[Served
         came = comes_up(served.process, lambda: bool(served.told("notice", "listening")))
         assert came, f"it did not come up: {served.error}"
         (notice,) = served.told("notice", "listening")
-        served.port = int(re.findall(r"http://127\.0\.0\.1:([0-9]+)/", notice["text"])[0])
+        served.port = int(re.findall(r"https?://127\.0\.0\.1:([0-9]+)/", notice["text"])[0])
         yield served
         if served.process.poll() is None:
             assert served.stop() == 130, served.error

@@ -10,7 +10,7 @@ from mirror.cli.session import Session
 from mirror.errors import UsageError
 
 _OF_SITE: Final = ("at", "memory", "store", "key_file")
-_OF_TARGETS: Final = ("keys", "certfile", "keyfile", "max_body", "imports", "client_timeout", "min_free")
+_OF_TARGETS: Final = ("keys", "max_body", "imports", "client_timeout", "min_free")
 _FILES: Final = 4096  # that a server may have open: connections, live files, folders
 
 

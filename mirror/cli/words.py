@@ -451,8 +451,8 @@ SERVE: Final = Verb(
         AT,
         Flag("listen", "where to listen (default 127.0.0.1:8080; with --keys port 8750); port 0: any that is free", "HOST:PORT"),
         Flag("memory", "with --site: hold so much of what was asked for lately (default 64M)", "SIZE"),
-        Flag("certfile", "with --keys: speak TLS with this certificate and its chain (PEM)", "FILE"),
-        Flag("keyfile", "with --keys: the private key of the certificate (PEM, without a password)", "FILE"),
+        Flag("certfile", "speak TLS with this certificate and its chain (PEM)", "FILE"),
+        Flag("keyfile", "the private key of the certificate (PEM, without a password)", "FILE"),
         Flag("max-body", "with --keys: take objects of at most so many bytes (default 128M)", "SIZE"),
         Flag("imports", "with --keys: examine so many objects at once; eight times as many may arrive (default 4)", "N"),
         Flag("client-timeout", "with --keys: cut off a client that is silent so long (default 30s)", "TIME"),
@@ -468,7 +468,7 @@ VERBS: Final = {
 }
 
 
-_SERVERS: Final = ("certfile", "keyfile", "max-body", "imports", "client-timeout")
+_SERVERS: Final = ("max-body", "imports", "client-timeout")
 _SAID: Final = ("config", "source", "release", "take-over", "rights", "keys", *_SERVERS)
 
 

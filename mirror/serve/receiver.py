@@ -94,8 +94,7 @@ def receive(
         raise not_installed(error) from None
     began, root = time.monotonic(), os.path.abspath(root)
     _check(root, options)
-    if options.certificate:
-        listening.check_tls(options.certificate, options.private_key)
+    listening.check_tls(options.certificate, options.private_key)
     keys = KeyFile(options.keys)
     keys.keys()
     limits = protocol.Limits(
@@ -130,8 +129,6 @@ def _check(root: str, options: ReceiveOptions) -> None:
     if os.path.lexists(os.path.join(root, MIRROR_KEY)) or os.path.lexists(os.path.join(root, STORE, MIRROR_KEY)):
         hint = f"name the folder that it is in: mirror serve {os.path.dirname(root)}"
         raise UsageError("cannot serve", where=root, why="it is a target itself, not the folder that holds targets", hint=hint)
-    if options.private_key and not options.certificate:
-        raise UsageError("cannot use --keyfile", where=options.private_key, why="there is no --certfile", hint="give both")
     if not options.certificate and not options.insecure and not is_loopback(options.listen[0]):
         why = "plain HTTP shows everybody on the way what is mirrored"
         hint = "give --certfile and --keyfile, listen on 127.0.0.1 behind a proxy with TLS, or accept that with --insecure"

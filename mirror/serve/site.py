@@ -36,11 +36,14 @@ GRACE_SECONDS: Final = 3
 @dataclass(frozen=True, slots=True)
 class SiteOptions:
     """at: which snapshot; `latest` goes on to newer ones. listen: (host, port), port 0 for any that is free. memory: bytes for what
-    was asked for lately."""
+    was asked for lately. certificate, private_key: PEM files for TLS; without them it is plain HTTP, wherever it listens: what
+    everybody may see needs no secrecy, as with any web server."""
 
     at: str = LATEST
     listen: tuple[str, int] = LISTEN
     memory: int = MEMORY
+    certificate: str = ""
+    private_key: str = ""
 
 
 @dataclass
@@ -64,13 +67,14 @@ class SiteReport:
 
 
 def serve_site(target: TargetSpec, options: SiteOptions, job: Job) -> SiteReport:
-    """Serve a snapshot of the target as a web site until a signal comes. UsageError when the extra `serve` is not installed, or the
-    address cannot be listened on."""
+    """Serve a snapshot of the target as a web site until a signal comes. UsageError when the extra `serve` is not installed, the
+    address cannot be listened on, or the certificate is none."""
     try:
         from mirror.serve import listening, pages
     except ImportError as error:
         raise not_installed(error) from None
     begun, voice = time.monotonic(), Voice(job)
+    listening.check_tls(options.certificate, options.private_key)
     with ExitStack() as stack:
         listener = stack.enter_context(closing(listening.listen(*options.listen)))
         snapshots = stack.enter_context(closing(Snapshots(target, options.at, voice.say)))
@@ -83,8 +87,16 @@ def serve_site(target: TargetSpec, options: SiteOptions, job: Job) -> SiteReport
         objects = Objects(snapshots.store, small)
         contents = Contents(snapshots.store, objects, places, options.memory // 2, snapshots.live())
         app = pages.Pages(snapshots, Paths(objects, 2 * small), contents, voice.say, each=job.each_path)
-        report = SiteReport(snapshots.url, f"http://{host_and_port(*listener.getsockname()[:2])}/")
-        terms = listening.Terms(HEAD_SECONDS, CONNECTIONS, GRACE_SECONDS, longest_goes=True)
+        scheme = "https" if options.certificate else "http"
+        report = SiteReport(snapshots.url, f"{scheme}://{host_and_port(*listener.getsockname()[:2])}/")
+        terms = listening.Terms(
+            HEAD_SECONDS,
+            CONNECTIONS,
+            GRACE_SECONDS,
+            longest_goes=True,
+            certificate=options.certificate,
+            private_key=options.private_key,
+        )
         told = f"snapshot {snapshots.view.number} of the site {snapshots.site} is served at {report.url}"
         try:
             report.interrupted = listening.run(app, listener, terms, partial(voice.begin, told))

@@ -135,6 +135,11 @@ class DavServer:
         if answer.status != 200:
             return None
         length = content_length(answer.headers)
+        if length is None:  # Apache says it of no empty file
+            try:
+                length = self._told(path).get("getcontentlength")
+            except NotFound:
+                return None
         if length is None:
             why = "the server does not say how large it is"
             raise MirrorError("cannot look at", where=self.where(path), why=why, hint="is there a proxy that changes answers?")
@@ -162,16 +167,19 @@ class DavServer:
 
     def room(self) -> tuple[int, int] | None:
         """(free, total) bytes, where the server tells a quota."""
-        asked = _ASKING | {"Depth": "0"}
         try:
-            answer = self._ask("PROPFIND", "", what="cannot look at", headers=asked, body=WANTED, accept=(207, *_NO_PROPFIND))
+            told = self._told("")
         except NotFound:
             return None
-        for told in responses([answer.body], self.url) if answer.status == 207 else ():
-            free, used = (told.numbers.get(f"quota-{name}-bytes") for name in ("available", "used"))
-            if free is not None:
-                return free, free + (used or 0)
-        return None
+        free = told.get("quota-available-bytes")
+        return None if free is None else (free, free + told.get("quota-used-bytes", 0))
+
+    def _told(self, path: str) -> dict[str, int]:
+        """The numbers that the server knows of one file or folder, none where it knows no PROPFIND. NotFound."""
+        asked = _ASKING | {"Depth": "0"}
+        answer = self._ask("PROPFIND", path, what="cannot look at", headers=asked, body=WANTED, accept=(207, *_NO_PROPFIND))
+        found = responses([answer.body], self.where(path)) if answer.status == 207 else iter(())
+        return next((told.numbers for told in found), {})
 
     # -- writing
 
@@ -190,16 +198,23 @@ class DavServer:
     def move(self, path: str, to: str, *, overwrite: bool) -> Moved:
         """Give a file another name. overwrite: also where something has that name; else the server is asked not to."""
         asked = {"Overwrite": "T" if overwrite else "F"}
-        shorter = f"/{self._path(to)}"
+        longer, shorter = (asked | {"Destination": place} for place in (f"{self._web}/{quote(to)}", f"/{self._path(to)}"))
         accept = (*_DONE, 403, 404, 409, 410, 412)
         if not self._short_destination:
-            headers = asked | {"Destination": f"{self._web}/{quote(to)}"}
-            answer = self._ask("MOVE", path, what="cannot write", headers=headers, accept=(*accept, 400, 502))
+            answer = self._ask("MOVE", path, what="cannot write", headers=longer, accept=(*accept, 400, 502))
             if answer.status not in (400, 502):
                 return _moved(answer.status)
-            # Behind a proxy the server does not know itself by the name that we have for it. RFC 4918 allows a path alone.
+        # Behind a proxy the server does not know itself by the name that we have for it. RFC 4918 allows a path alone.
+        answer = self._ask("MOVE", path, what="cannot write", headers=shorter, accept=(*accept, 400))
+        if answer.status != 400:
             self._short_destination = True
-        return _moved(self._ask("MOVE", path, what="cannot write", headers=asked | {"Destination": shorter}, accept=accept).status)
+            return _moved(answer.status)
+        # Apache does not. So the 502 was of a proxy that had lost it for a moment, or it means what it says.
+        try:
+            return _moved(self._ask("MOVE", path, what="cannot write", headers=longer, accept=accept).status)
+        except MirrorError as error:
+            error.hint = "is a proxy in front of it? Apache: RequestHeader edit Destination ^https: http: early"
+            raise
 
     def make(self, folder: str) -> Made:
         """Make a folder, if there is one to make it in."""

@@ -115,8 +115,8 @@ def wrapped(place: Place) -> Place:
     return Place(store, place.spec, place.look, place.plant)
 
 
-PLACES = ("folder", "memory", "served", "s3", "s3 bucket root", "wrapped folder", "wrapped s3", "dav nginx", "dav rclone",
-          "dav weed")  # fmt: skip
+PLACES = ("folder", "memory", "served", "s3", "s3 bucket root", "wrapped folder", "wrapped s3", "dav nginx", "dav apache",
+          "dav rclone", "dav weed")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
