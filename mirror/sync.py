@@ -35,8 +35,7 @@ from mirror.events import (
     RunStarted,
     SnapshotCommitted,
 )
-from mirror.hold import Hold, heed, hold_of
-from mirror.hold import append as append_hold
+from mirror.hold import Heeding
 from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
@@ -174,7 +173,7 @@ class _Run:
         self.report = SyncReport(site.url, target.url, target.site, options.dry_run)
         self._tree: TreeRun | None = None
         self.publishes = bool(target.tree) and not target.is_received  # this run itself changes a live place
-        self.released: Hold | None = None  # the hold that this run ends
+        self.hold = Heeding(target.store, target.uuid, job, target.url, options.command, options.release, options.dry_run)
         self.skipped = 0
         self._packed: int | None = None  # bytes kept before this run's own, once the index is known
 
@@ -194,7 +193,7 @@ class _Run:
             head = self.tree.finish(head, self._chunk_index) if self.publishes else self.bringing.finish(head)
             self.report.begin_own()
         self.head = head
-        self._heed_hold(head)
+        self.hold.heed(head)
         parent = self.bringing.base(head) if self.target.is_received else log.newest_snapshot(self.store, head)
         self._say_if_moved(parent)
         if parent is not None and self.publishes and is_emptied(self.target, parent):
@@ -224,28 +223,6 @@ class _Run:
         options = self.options
         lingers = bool(parent.body.get("standing")) and not options.publish.lingers
         return bool(options.tags) or options.heartbeat or lingers
-
-    def _heed_hold(self, head: log.Record | None) -> None:
-        """Stop at a hold, or note that this run ends it: just the one that it met first."""
-        hold = hold_of(head)
-        if hold is not None and self.options.dry_run and not self.options.release:
-            self.job.say(Notice("held", f"a sync would stop here (exit 11): {hold}; --release goes on"))
-        elif hold is not None and not (self.options.release and self.released in (None, hold)):
-            heed(hold, self.target.url, self.options.command)
-        self.released = hold
-
-    def _release(self, head: log.Record) -> log.Record | None:
-        """The hold that this run ends is over though nothing else changed; the head then, None when another run was faster."""
-        record = append_hold(self.store, self.target.uuid, head, None) if self.released else head
-        if record is not None and self.released:
-            self._say_released()
-            log.put_hint(self.store, record)
-        return record
-
-    def _say_released(self) -> None:
-        if self.released:
-            text = f"the hold is over that began when the target was rolled back to snapshot {self.released.of}"
-            self.job.say(Notice("released", text))
 
     def _carry_out(self, survey: Survey, head: log.Record | None, parent: log.Record | None, started: datetime) -> bool:
         # Here, not above: a night without changes is over before the 60 ms that these take to import.
@@ -284,7 +261,7 @@ class _Run:
         self.report.tally(outcome, sent)
         if parent is not None and not outcome.changed and not self._wants_one(parent):
             self._sweep_drafts()
-            newest = self._release(head or parent)
+            newest = self.hold.release(head or parent)
             if newest is None:
                 return False
             self._published_there(newest)
@@ -306,7 +283,7 @@ class _Run:
 
     def _brought(self, record: log.Record, sent: Sent) -> None:
         """All is there that the record says: have it published."""
-        self._say_released()
+        self.hold.say()
         log.put_hint(self.store, record)
         self.state.remember("head", str(record.number))
         self._published_there(record)
@@ -327,7 +304,7 @@ class _Run:
     def _committed(self, record: log.Record, sent: Sent) -> None:
         if "deletes" not in record.body:  # else it was said before the deletions
             self.job.say(SnapshotCommitted(record.number))
-        self._say_released()
+        self.hold.say()
         newest = self._tree.newest if self._tree and self._tree.newest else record
         log.put_hint(self.store, newest)
         self.report.snapshot = record.number
@@ -419,7 +396,7 @@ class _Run:
             totals={"entries": outcome.root.entries, "bytes": outcome.root.plain, **_named(outcome.totals)},
             **self._told(),
             parents=[parent.number] if parent else [],
-            **({"hold": None} if self.released else {}),
+            **self.hold.members,
         )
 
     def _told(self) -> dict[str, Any]:
@@ -474,7 +451,7 @@ class _Run:
         self._requests(sent.requests)
 
     def _nothing_to_do(self, found: log.Record, parent: log.Record, survey: Survey) -> bool:
-        head = self._release(found)
+        head = self.hold.release(found)
         if head is None:
             return False
         if not len(survey.plan):

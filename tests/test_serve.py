@@ -164,14 +164,14 @@ def test_a_reader_reads(server: Served, name: str, site: Path, tmp_path: Path) -
 def test_targets_are_made_where_the_server_is(server: Served, site: Path) -> None:
     done = run("sync", site, f"{server.url}/unheard-of", "--new-target", MIRROR_KEY_FILE=server.key_file)
     assert done.returncode == 3
-    assert "mirror init ROOT/unheard-of --layout packed" in done.stderr
+    assert "mirror init ROOT/unheard-of" in done.stderr
     assert not (server.root / "unheard-of").exists()
 
 
-def test_a_tree_is_refused_in_words(server: Served, site: Path) -> None:
-    mirror.init(server.root / "atree", layout="tree")
-    with pytest.raises(UsageError, match="a tree cannot be received over HTTP yet"):
-        mirror.sync(site, f"{server.url}/atree", key_file=server.key_file)
+def test_a_tree_whose_store_is_elsewhere_is_refused_in_words(server: Served, site: Path, tmp_path: Path) -> None:
+    mirror.init(server.root / "apart", layout="tree", store=tmp_path / "its store")
+    with pytest.raises(UsageError, match="it is a tree whose store is elsewhere: sync into it where it is"):
+        mirror.sync(site, f"{server.url}/apart", key_file=server.key_file)
 
 
 # Who asks

@@ -211,9 +211,6 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Head and body of an answer are two writes. asyncio does this for sockets that say TCP of themselves; ours says 0, and the
-        # second waited for the other end's acknowledgement: 40 ms a request.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch(self._terms.head_seconds)
         if len(self.connections) <= self._most:
             return

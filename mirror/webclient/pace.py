@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from mirror.errors import TemporaryError
 from mirror.webclient import BrokeOff
 
 LEAST: Final = 256 << 10  # bytes
@@ -79,7 +80,10 @@ def in_a_piece(whole: Callable[[bool], bytes], size: Callable[[], int | None], s
     so."""
     try:
         return whole(False)
-    except BrokeOff:
-        found = size()
+    except BrokeOff as broke:
+        try:
+            found = size()
+        except TemporaryError:
+            raise broke from None  # it has the server's own words, which an answer to HEAD has not
         data = stretches(found) if found is not None and found > LEAST else None
         return whole(True) if data is None else data
