@@ -171,13 +171,13 @@ class ChunkIndex:
     def stands(self, ids: Iterable[bytes]) -> None:
         """Take these as chunks that the target has, in no pack but in its live files: they need not be brought."""
         if not self._standing:
-            self._db.execute("CREATE TEMP TABLE standing (id BLOB PRIMARY KEY) WITHOUT ROWID")
+            self._db.execute("CREATE TEMP TABLE live_chunk (id BLOB PRIMARY KEY) WITHOUT ROWID")
             self._standing = True
-        self._db.executemany("INSERT OR IGNORE INTO standing VALUES (?)", ((id_,) for id_ in ids))
+        self._db.executemany("INSERT OR IGNORE INTO live_chunk VALUES (?)", ((id_,) for id_ in ids))
 
     def forget_standing(self) -> None:
         """What stands there is another now."""
-        self._db.execute("DROP TABLE IF EXISTS temp.standing")
+        self._db.execute("DROP TABLE IF EXISTS temp.live_chunk")
         self._standing = False
 
     def reuse(self, ids: Sequence[bytes]) -> set[bytes]:
@@ -197,7 +197,7 @@ class ChunkIndex:
             for at in range(0, len(left), _ASK):
                 some = left[at : at + _ASK]
                 marks = ",".join("?" * len(some))
-                known.update(row[0] for row in self._db.execute(f"SELECT id FROM standing WHERE id IN ({marks})", some))
+                known.update(row[0] for row in self._db.execute(f"SELECT id FROM live_chunk WHERE id IN ({marks})", some))
         return known
 
     def claim(self, ids: Sequence[bytes], batch: int) -> bytes:

@@ -250,6 +250,7 @@ def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
         profile=store.profile,
         static_credentials=store.static_credentials,
         by_url=is_web_url(tree),
+        key_file=store.key_file if is_web_url(tree) else "",
         insecure=store.insecure,
     )
 

@@ -143,6 +143,7 @@ class _Verify:
         """(store, uuid, site). A spoilt mirror.json, or a missing one beside a log, is a finding like any other."""
         try:
             target: Target = stack.enter_context(open_target(self.given, dry_run=True))
+            self.tree = target.tree  # of one that a `mirror serve` holds only its mirror.json tells that it is one
             return target.store, target.uuid, target.site
         except (DamageError, TargetMissingError) as error:
             store = CountingStore(open_store(self.spec.store))

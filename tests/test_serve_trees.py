@@ -157,6 +157,30 @@ def test_a_huge_file_of_which_a_part_changed(target: Tree) -> None:
     target.is_like_the_site()
 
 
+def test_a_tree_elsewhere_comes_back(target: Tree, tmp_path: Path) -> None:
+    """Every snapshot, over HTTP: the newest out of live files, older ones out of packs and live files."""
+    nights = []
+    write(target.site / "large.bin", noise(5_000_000, 4))
+    for night in range(3):
+        if night:
+            write(target.site / "big.bin", noise(2_000_000, night))
+            (target.site / "pages" / f"page-0{night}.html").unlink()
+            settle(target.site)
+        nights.append((target.sync().snapshot, tree(target.site)))
+    reader = target.key("reader")
+    for snapshot, there in nights:
+        out = tmp_path / f"back {snapshot}"
+        assert mirror.restore(target.url, out, at=snapshot, key_file=reader).exit_code == 0
+        assert tree(out) == there
+    assert b"".join(mirror.cat(target.url, "large.bin", key_file=reader)) == noise(5_000_000, 4)
+    report = mirror.verify(target.url, key_file=reader)
+    assert (report.exit_code, report.live_files) == (0, len([i for i in nights[-1][1].values() if i.kind == "file"]))
+    (target.live / "big.bin").write_bytes(b"spoilt")
+    (target.live / "empty").unlink()
+    report = mirror.verify(target.url, key_file=reader)
+    assert {problem.path for problem in report.problems} == {"big.bin", "empty"}
+
+
 # Who may
 
 

@@ -262,7 +262,8 @@ class SiteSpec:
     url: folder path, `s3://bucket/prefix`, or any fsspec URL. endpoint_url, region, profile, static_credentials: as in
     StoreSpec.
     xattrs: also read extended attributes. symlinks: keep them as links, follow those that stay in the site, or skip them.
-    by_url: files behind a web server, each read at its own URL, none listed. insecure: as in StoreSpec.
+    by_url: files behind a web server, each read at its own URL, none listed; with a key_file those of a tree that a `mirror serve`
+    holds. insecure: as in StoreSpec.
     """
 
     url: str
@@ -275,3 +276,4 @@ class SiteSpec:
     symlinks: str = "keep"
     by_url: bool = False
     insecure: bool = False
+    key_file: str = ""

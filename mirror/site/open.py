@@ -19,6 +19,10 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(://|::)")
 
 def open_site(spec: SiteSpec) -> Site:
     """The site behind a spec. Nothing is asked of the place itself yet. UsageError for a URL that cannot be one."""
+    if spec.by_url and spec.key_file:
+        from mirror.site.served import ServedSite
+
+        return ServedSite(spec)
     if spec.by_url:
         from mirror.site.web import WebSite
 
