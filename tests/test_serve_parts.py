@@ -282,3 +282,12 @@ def test_a_link_planted_among_the_parts_leads_nowhere(sender: Sender, tmp_path: 
     part.symlink_to(tmp_path / "victim")
     assert sender.put(0, 1000)[0] >= 400
     assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+def test_parts_do_not_fill_the_disk(tmp_path: Path) -> None:
+    with Served(tmp_path / "server", "--min-free", "99.9%") as server:
+        server.init("www")
+        sender = Sender(server, "www", *a_pack())
+        status, said = sender.put(0, 1000)
+        assert (status, said["kind"]) == (507, "disk-full")
+        assert sender.kept() == []
