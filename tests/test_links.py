@@ -74,7 +74,7 @@ def test_without_ranges_there_is_no_way(tmp_path: Path) -> None:
     """And it is not tried for ever."""
     (tmp_path / "object").write_bytes(os.urandom(4 << 20))
     with python_server(tmp_path) as url, Link(int(url.rpartition(":")[2]), most=700_000) as link:
-        store = WebStore(StoreSpec(f"http://127.0.0.1:{link.port}", answered=True), patience_seconds=2)
+        store = WebStore(StoreSpec(f"http://127.0.0.1:{link.port}", answered=True), patience_seconds=0.5)
         for ask in (lambda: store.get("object", 4 << 20), lambda: store.get_ranges("object", [(0, 3 << 20)])):
             with pytest.raises(TemporaryError, match="broke off"):
                 ask()

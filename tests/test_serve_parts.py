@@ -182,7 +182,23 @@ def test_clients_do_not_see_each_others_parts(server: Served, sender: Sender) ->
 @pytest.mark.parametrize("who", ["nightly", "other"])
 def test_two_at_once_with_the_same_object(who: str, server: Served, sender: Sender) -> None:
     """As one key on two machines, or one machine whose first request the server has not given up yet; or as two keys."""
-    others = [Sender(server, sender._name, sender.object, sender.data, as_) for as_ in ("nightly", who)]
+    both_send(*(Sender(server, sender._name, sender.object, sender.data, as_) for as_ in ("nightly", who)))
+    assert (sender.there / sender.object).read_bytes() == sender.data
+
+
+def test_two_at_once_by_two_servers_on_one_folder(server: Served, sender: Sender, tmp_path: Path) -> None:
+    second = Served(tmp_path / "second")
+    second.root, second.keys = server.root, server.keys
+    with second:
+        other = Sender(second, sender._name, sender.object, sender.data)
+        other.key = sender.key
+        both_send(sender, other)
+    assert (sender.there / sender.object).read_bytes() == sender.data
+    assert sender.kept() == []
+
+
+def both_send(*others: Sender) -> None:
+    """One of them gets it made, the other is told that it is there."""
     together, ends = threading.Barrier(2, timeout=60), []
 
     def send(one: Sender) -> None:
@@ -203,7 +219,6 @@ def test_two_at_once_with_the_same_object(who: str, server: Served, sender: Send
     for thread in threads:
         thread.join()
     assert sorted(ends) == [201, 412]
-    assert (sender.there / sender.object).read_bytes() == sender.data
 
 
 def test_a_killed_server_has_what_had_come(tmp_path: Path) -> None:
@@ -282,3 +297,12 @@ def test_a_link_planted_among_the_parts_leads_nowhere(sender: Sender, tmp_path: 
     part.symlink_to(tmp_path / "victim")
     assert sender.put(0, 1000)[0] >= 400
     assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+def test_parts_do_not_fill_the_disk(tmp_path: Path) -> None:
+    with Served(tmp_path / "server", "--min-free", "99.9%") as server:
+        server.init("www")
+        sender = Sender(server, "www", *a_pack())
+        status, said = sender.put(0, 1000)
+        assert (status, said["kind"]) == (507, "disk-full")
+        assert sender.kept() == []

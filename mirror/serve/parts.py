@@ -83,6 +83,8 @@ class Parts:
                 draft.drop()
                 return None
             if at != draft.size:
+                if not draft.size:  # made just now
+                    draft.drop()
                 raise Misplaced(at, draft.size)
             for start in range(0, part.size, _PIECE):
                 draft.write(part.read(start, start + _PIECE))
