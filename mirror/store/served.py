@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from mirror.access import read_client_key
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, TemporaryError, UsageError
-from mirror.signing import Unsigned, check_answer, digest_of_body, load, sign_request
+from mirror.signing import Unsigned, check_answer, digest_of_body, sign_request
 from mirror.store import Data, Stat, StoreSpec
 from mirror.store.bounds import too_large, too_short
 from mirror.webclient import Answer, Payload
@@ -53,7 +53,6 @@ class ServedStore:
                 "cannot use", where=shown_url(spec.url), why="it is not the URL of a target of a `mirror serve`", hint=hint
             )
         self._key = read_client_key(spec.key_file)
-        load()  # a worker opens this before there is anything to do
         self._client = WebClient(
             spec.url,
             sign=self._sign,
