@@ -23,7 +23,6 @@ import psutil
 import pytest
 import zstandard
 from blake3 import blake3
-from http_message_signatures import HTTPMessageSignaturesException
 from serving import Served
 from test_serve import Raw, things
 from xxhash import xxh3_64_intdigest
@@ -388,7 +387,7 @@ def test_keys_that_are_none(key: str, good: Good) -> None:
             body = b"evil" if method != "GET" else None
             status, _ = raw.ask(method, target, body, **({"if_none_match": "*"} if method == "PUT" else {}))
             assert status in (400, 401, 404, 405, 411, 409, 422), (method, status)
-    except HTTPMessageSignaturesException:
+    except ValueError:
         assert "\x00" in key  # a client of ours cannot even sign it
     assert things(good.server.root) == outside
     assert not list(good.server.folder.glob("evil*"))

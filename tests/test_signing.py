@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
+import http_message_signatures
 import pytest
 
 from mirror.access import ClientKey
@@ -22,6 +28,7 @@ from mirror.signing import (
 )
 
 KEY = ClientKey("nightly", bytes(range(32)))
+KEY_ID = f"{KEY.name}/{KEY.fingerprint}"
 OTHER = ClientKey("nightly", bytes(32))
 URL, TARGET = "https://h.example:8443/www/log/000000000001.json?x=1", "/www/log/000000000001.json?x=1"
 BODY = {"Content-Digest": digest_of_body(b"body"), "Content-Length": "4", "If-None-Match": "*"}
@@ -155,7 +162,7 @@ def answer(key: ClientKey = KEY, status: int = 200, body: bytes = b"body") -> tu
     headers = {"content-length": str(len(body)), "etag": '"7"'}
     if 0 < len(body) <= DIGESTED:
         headers["content-digest"] = digest_of_body(body)
-    sign_answer(key, status, headers, "GET", TARGET, asked)
+    sign_answer(key, status, headers, asked)
     return asked, headers
 
 
@@ -168,6 +175,72 @@ def test_an_answer_is_believed_as_it_was_given() -> None:
     large = bytes(DIGESTED + 1)
     asked, headers = answer(body=large)
     check_answer(KEY, 200, headers, "GET", URL, asked, large)
+
+
+class Message:
+    """As the library wants to see one."""
+
+    def __init__(self, **members: Any) -> None:
+        self.__dict__.update(members)
+
+
+def library_signs(message: Message, covered: Sequence[str], **more: Any) -> tuple[str, str]:
+    """(Signature-Input, Signature) as the library writes them, not we."""
+    signer = http_message_signatures.HTTPMessageSigner(
+        signature_algorithm=http_message_signatures.algorithms.HMAC_SHA256,
+        key_resolver=http_message_signatures.MappingKeyResolver(public_keys={}, private_keys={KEY_ID: KEY.secret}),
+    )
+    signer.sign(message, key_id=KEY_ID, covered_component_ids=covered, use_existing_digest="content-digest" in covered, **more)
+    return message.headers["Signature-Input"], message.headers["Signature"]
+
+
+@pytest.mark.parametrize("url", [URL, "http://h/www", "http://h", "http://[::1]:80/w?", "https://h/a//b/%20?x=%2F&y=a+b"])
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-9"}, BODY, {"If-None-Match": ""}, {"If-None-Match": '"a" , "b"'}])
+def test_we_write_what_the_library_writes(url: str, headers: dict[str, str]) -> None:
+    ours = sign_request(KEY, "PUT", url, headers, now=1_700_000_000)
+    (nonce,) = re.findall('nonce="([^"]*)"', ours["signature-input"])
+    covered = re.findall('"([^"]*)"', ours["signature-input"].partition(")")[0])
+    when = datetime.fromtimestamp(1_700_000_000, UTC)
+    message = Message(method="PUT", url=url, headers=dict(headers))
+    theirs = library_signs(message, covered, nonce=nonce, created=when, label="mirror", tag="mirror-request")
+    assert theirs == (ours["signature-input"], ours["signature"])
+
+
+@pytest.mark.parametrize("odd", ["a\tb", " a", "a ", "a\nb", "a\r\n b", "\u00e9", "\x7f", "\ud800"])
+def test_what_would_be_written_otherwise_is_not_signed(odd: str) -> None:
+    with pytest.raises(ValueError, match="cannot be signed"):
+        sign_request(KEY, "GET", URL, {"Range": odd})
+    with pytest.raises(ValueError, match="no URL"):
+        sign_request(KEY, "GET", URL + odd, {})
+
+
+@pytest.mark.parametrize("names", ["as ours", "in another order"])
+def test_an_answer_that_another_program_signed_is_believed(names: str) -> None:
+    asked, headers = answer()
+    covered = ["@status", "content-length", "content-digest", "etag", '"signature";req;key="mirror"']
+    request = Message(method="GET", url=URL, headers=asked)
+    for name in ("signature", "signature-input"):
+        del headers[name]
+    message = Message(status_code=200, request=request, headers=headers)
+    library_signs(message, covered if names == "as ours" else covered[::-1], label="mirror", tag="mirror-answer")
+    check_answer(KEY, 200, message.headers, "GET", URL, asked, b"body")
+    with pytest.raises(Unsigned):
+        check_answer(KEY, 200, message.headers | {"etag": '"8"'}, "GET", URL, asked, b"body")
+
+
+def test_who_only_asks_does_not_load_the_library() -> None:
+    """It takes as long to load as ten requests take."""
+    code = """if True:
+        import sys
+        from mirror.access import ClientKey
+        from mirror.signing import check_answer, sign_answer, sign_request
+        key = ClientKey("nightly", bytes(32))
+        asked, headers = sign_request(key, "GET", "http://h/www/x", {}), {"content-length": "0"}
+        sign_answer(key, 200, headers, asked)
+        check_answer(key, 200, headers, "GET", "http://h/www/x", asked, None)
+        assert "http_message_signatures" not in sys.modules and "cryptography" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_answer_that_was_changed_is_not() -> None:

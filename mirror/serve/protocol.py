@@ -456,7 +456,7 @@ def _sign(ask: _Ask, response: Response) -> None:
     body = getattr(response, "body", b"")
     if body and not isinstance(response, StreamingResponse):
         headers["content-digest"] = digest_of_body(body)
-    sign_answer(ask.key.key, response.status_code, headers, ask.method, ask.target, ask.headers)
+    sign_answer(ask.key.key, response.status_code, headers, ask.headers)
     for name in ("content-digest", "signature", "signature-input"):
         if name in headers:
             response.headers[name] = headers[name]

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from mirror.access import read_client_key
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TargetMissingError, UsageError
-from mirror.signing import Unsigned, check_answer, digest_of_body, load, sign_request
+from mirror.signing import Unsigned, check_answer, digest_of_body, sign_request
 from mirror.webclient import Answer, BrokeOff, Payload, Stream
 from mirror.webclient.address import base_url, shown_url
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
@@ -59,7 +59,6 @@ class SignedClient:
             hint = "write https://HOST/NAME; what lies behind a plain web server is read without a key (MIRROR_KEY_FILE)"
             raise UsageError("cannot use", where=shown_url(url), why="it is not the URL of a target of a `mirror serve`", hint=hint)
         self._key = read_client_key(key_file)
-        load()  # a worker opens this before there is anything to do
         self._client = WebClient(
             url,
             sign=self._sign,
