@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from mirror.access import APPEND, READ, ClientKey, GrantedKey, KeyFile
 from mirror.errors import AuthError, DamageError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.keys import LATEST_KEY, MIRROR_KEY, record_number
+from mirror.serve.complaints import Complaints
 from mirror.serve.examine import Hash, Rejected
 from mirror.serve.holding import Held, Holding, NotHeld
 from mirror.serve.listening import cut_off
@@ -90,6 +91,7 @@ class Protocol:
 
     def __init__(self, holding: Holding, keys: KeyFile, limits: Limits, say: Callable[[str, str], None]) -> None:
         self._holding, self._keys, self._limits, self._say = holding, keys, limits, say
+        self._complaints = Complaints(lambda text: say("refused", text))
         self._nonces = Nonces()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="files")
         self._checks = asyncio.Semaphore(limits.checks)
@@ -97,8 +99,9 @@ class Protocol:
         self.answers = self.refusals = self.imported = 0
 
     def close(self) -> None:
-        """Wait for what is being done."""
+        """Wait for what is being done, and say what is still to be said."""
         self._threads.shutdown()
+        self._complaints.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -147,8 +150,9 @@ class Protocol:
     def _tell(self, ask: _Ask, refused: Refusal) -> None:
         self.refusals += 1
         who = ask.request.client.host if ask.request.client else "?"
-        as_ = f" as {ask.key.name}" if ask.key else ""
-        self._say("refused", f"{who}{as_}: {_shown(ask.method)} {_shown(ask.target)}: {refused.why} ({refused.kind})")
+        key = ask.key.name if ask.key else ""
+        text = f"{who}{key and f' as {key}'}: {_shown(ask.method)} {_shown(ask.target)}: {refused.why} ({refused.kind})"
+        self._complaints.tell(who, f"{key} {refused.kind}", text)
 
     # -- who, and what of ------------------------------------------------------------------------------------------------
 
