@@ -248,6 +248,7 @@ def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
         static_credentials=store.static_credentials,
         by_url=is_web_url(tree),
         insecure=store.insecure,
+        proxies=store.proxies,
     )
 
 

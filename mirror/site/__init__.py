@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 
+from mirror.webclient.proxies import Proxies
+
 if TYPE_CHECKING:
     from mirror.site.filters import Matcher
     from mirror.site.writing import Description
@@ -262,7 +264,7 @@ class SiteSpec:
     url: folder path, `s3://bucket/prefix`, or any fsspec URL. endpoint_url, region, profile, static_credentials: as in
     StoreSpec.
     xattrs: also read extended attributes. symlinks: keep them as links, follow those that stay in the site, or skip them.
-    by_url: files behind a web server, each read at its own URL, none listed. insecure: as in StoreSpec.
+    by_url: files behind a web server, each read at its own URL, none listed. insecure, proxies: as in StoreSpec.
     """
 
     url: str
@@ -275,3 +277,4 @@ class SiteSpec:
     symlinks: str = "keep"
     by_url: bool = False
     insecure: bool = False
+    proxies: Proxies = field(default_factory=Proxies)

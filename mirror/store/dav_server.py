@@ -25,8 +25,9 @@ from mirror.store.dav_listing import BYTES_MAX, WANTED, Listed, autoindex, multi
 from mirror.webclient import Answer, Payload, Sign
 from mirror.webclient.address import base_url
 from mirror.webclient.answers import error_for
-from mirror.webclient.client import WebClient
+from mirror.webclient.client import DIRECT, WebClient
 from mirror.webclient.parts import asked_part, content_length
+from mirror.webclient.proxies import Proxies
 
 LOCK_SECONDS = 20.0
 _WHOLE_MAX = 1 << 27  # where a part was asked for: twice a pack
@@ -55,8 +56,8 @@ class Made(Enum):
 
 class DavServer:
     """All below one URL of a WebDAV server. url: http(s)://HOST/PATH; login: name and password, empty to say none; insecure: plain
-    http to another machine is accepted; answered: see `WebClient`. called: what the server calls itself, known behind the first
-    `make`. Any thread may use it."""
+    http to another machine is accepted; proxies, answered: see `WebClient`. called: what the server calls itself, known behind the
+    first `make`. Any thread may use it."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class DavServer:
         login: tuple[str, str] = ("", ""),
         *,
         insecure: bool = False,
+        proxies: Proxies = DIRECT,
         connections: int = 8,
         answered: bool = False,
         lock_seconds: float = LOCK_SECONDS,
@@ -72,7 +74,9 @@ class DavServer:
         parts = urlsplit(self._web)
         # From the host's root on: a folder's own URL ends in a slash, which the client's would not.
         root = f"{parts.scheme}://{parts.netloc}"
-        self._client = WebClient(root, sign=_basic(*login), insecure=insecure, connections=connections, answered=answered)
+        self._client = WebClient(
+            root, sign=_basic(*login), insecure=insecure, proxies=proxies, connections=connections, answered=answered
+        )
         self._folder = f"{parts.path}/".lstrip("/")
         self._lock_seconds = lock_seconds
         # These only ever change once, so threads may race.
@@ -260,7 +264,7 @@ class DavServer:
             yield
         except MirrorError as error:
             error.where = self.where(path)
-            if isinstance(error, AuthError):
+            if isinstance(error, AuthError) and error.kind != "proxy":
                 error.hint = "check MIRROR_DAV_USER and MIRROR_DAV_PASSWORD (or ~/.netrc), and what that user may do there"
             raise
 

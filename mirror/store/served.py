@@ -57,6 +57,7 @@ class ServedStore:
             spec.url,
             sign=self._sign,
             insecure=spec.insecure,
+            proxies=spec.proxies,
             connections=spec.transfers,
             answered=spec.answered,
             patience_seconds=patience_seconds,
