@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from mirror.errors import AuthError, InTheWayError, MirrorError, TemporaryError, UsageError
 from mirror.webclient.address import led_to, shown_url
@@ -123,8 +124,11 @@ def redirected(headers: Mapping[str, str], what: str, url: str, why: str = "") -
     """The error for a redirect that is not followed."""
     to = led_to(url, headers.get("location", ""))
     place = shown_url(to) if to else "nowhere that could be asked"
-    return UsageError(what, where=shown_url(url), why=f"it redirects to {place}{why and f', {why}'}",
-                      hint="name that place itself, if you trust it")  # fmt: skip
+    hint = "name that place itself, if you trust it"
+    if to and urlsplit(to).path == urlsplit(url).path:  # from http to https, most likely: what is to be written is shorter
+        there, here = (shown_url(f"{urlsplit(each).scheme}://{urlsplit(each).netloc}") for each in (to, url))
+        hint = f"write {there} in place of {here}, if you trust it"
+    return UsageError(what, where=shown_url(url), why=f"it redirects to {place}{why and f', {why}'}", hint=hint)
 
 
 def asked_to_wait(headers: Mapping[str, str]) -> float:

@@ -168,10 +168,10 @@ class WebClient:
             self._reach(ask.what)
         give_up, pause, tries = time.monotonic() + self._patience, 0.25, 0
         while True:
-            tries, wait = tries + 1, 0.0
+            tries, wait, trail = tries + 1, 0.0, [ask.url]
             error: MirrorError
             try:
-                response, url, sent = self._send(ask)
+                response, url, sent = self._send(ask, trail)
                 self._answered = True
                 if response.status in ask.accept:
                     return take(response, url, sent, tries)
@@ -180,7 +180,7 @@ class WebClient:
                 wait = asked_to_wait(response.headers)
             except (HTTPError, OSError, ValueError) as broken:
                 found = failure(broken)
-                error = no_answer(found, ask.what, ask.url)
+                error = no_answer(found, ask.what, trail[-1])
                 error.__cause__ = broken
                 passing = self._answered and found.passing and (ask.resend or found.kind == "connect")
             wait = max(wait, pause * random.uniform(0.5, 1.0))
@@ -189,8 +189,9 @@ class WebClient:
             time.sleep(wait)
             pause = min(pause * 2, 8.0)
 
-    def _send(self, ask: _Question) -> tuple[BaseHTTPResponse, str, dict[str, str]]:
-        """Send it once, and once more to each place that redirects lead to: (response, where it came from, headers sent)."""
+    def _send(self, ask: _Question, trail: list[str]) -> tuple[BaseHTTPResponse, str, dict[str, str]]:
+        """Send it once, and once more to each place that redirects lead to: (response, where it came from, headers sent).
+        trail: gets those places."""
         url, hops = ask.url, 0
         headers = {"User-Agent": "mirror", "Accept-Encoding": "identity", **ask.headers}
         while True:
@@ -221,6 +222,7 @@ class WebClient:
             if urlsplit(to).netloc != urlsplit(url).netloc:
                 headers = {name: value for name, value in headers.items() if name.lower() not in ("authorization", "cookie")}
             url = to
+            trail.append(url)
 
     def _pool_for(self, url: str) -> PoolManager:
         """The connections by way of the proxy that a URL has, or of none: a redirect may lead to where there is another."""
