@@ -234,6 +234,7 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
     from mirror.store import StoreSpec
     from mirror.store.aws import with_environment
     from mirror.store.dav_access import with_login
+    from mirror.webclient.proxies import proxies_in
 
     spec = StoreSpec(
         url,
@@ -245,6 +246,7 @@ def store_spec(url: str, asked: Settings) -> StoreSpec:
         key_file=asked.text("key_file"),
         insecure=asked.switch("insecure"),
         single_writer=asked.switch("single_writer"),
+        proxies=proxies_in(os.environ),
     )
     return with_login(with_environment(spec, os.environ), os.environ)
 

@@ -31,6 +31,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -113,7 +114,8 @@ def check_request(
     if abs(moment - int(parameters["created"])) > WINDOW:
         late = int(parameters["created"]) - moment
         how = f"{abs(late):.0f} seconds {'ahead of' if late > 0 else 'behind'} that of the server"
-        raise Unsigned("clock", f"the clock of the client is {how}, {WINDOW} are allowed")
+        there = f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        raise Unsigned("clock", f"the clock of the client is {how}, where it is {there}; {WINDOW} are allowed")
     nonce = parameters.get("nonce", "")
     if not _NONCE.fullmatch(nonce):
         raise Unsigned("not-signed", "the signature has no nonce of 16 to 64 characters")

@@ -252,6 +252,7 @@ def live_spec(store: StoreSpec, tree: str) -> SiteSpec:
         by_url=is_web_url(tree),
         key_file=store.key_file if is_web_url(tree) else "",
         insecure=store.insecure,
+        proxies=store.proxies,
     )
 
 

@@ -14,6 +14,7 @@ Targets for clients with keys (`receiver.py` is the verb, docs/http.md the proto
 
     receiver.py   options, report, the run itself
     protocol.py   requests to answers: who asks, what of, within which limits (Starlette)
+    complaints.py what is said of requests that were refused, and how often
     holding.py    the targets below a root, each with its store and what may come into it
     examine.py    objects on arrival: packs, fragments, manifest objects
     records.py    records on arrival: the chain, and whether all that they name is there

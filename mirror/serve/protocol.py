@@ -26,6 +26,7 @@ from mirror.access import APPEND, PUBLISH, READ, ClientKey, GrantedKey, KeyFile
 from mirror.errors import MirrorError, NotFound
 from mirror.keys import LATEST_KEY, MIRROR_KEY, record_number
 from mirror.log import IMPORT
+from mirror.serve.complaints import Complaints
 from mirror.serve.examine import Hash, Rejected
 from mirror.serve.holding import Held, Holding, Imported, NotHeld
 from mirror.serve.listening import cut_off
@@ -92,6 +93,7 @@ class Protocol:
     ) -> None:
         self._holding, self._keys, self._limits, self._say = holding, keys, limits, say
         self._trees = Trees(publishing or Terms((), {}), say, self._in_thread)
+        self._complaints = Complaints(lambda text: say("refused", text))
         self._nonces = Nonces()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="files")
         # Apart, and few: each thread that unpacks blocks keeps memory for it, some 5 MB.
@@ -109,9 +111,10 @@ class Protocol:
         await self._trees.end()
 
     def close(self) -> None:
-        """Wait for what is being done."""
+        """Wait for what is being done, and say what is still to be said."""
         self._threads.shutdown()
         self._checks.shutdown()
+        self._complaints.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -160,8 +163,9 @@ class Protocol:
     def _tell(self, ask: _Ask, refused: Refusal) -> None:
         self.refusals += 1
         who = ask.request.client.host if ask.request.client else "?"
-        as_ = f" as {ask.key.name}" if ask.key else ""
-        self._say("refused", f"{who}{as_}: {_shown(ask.method)} {_shown(ask.target)}: {refused.why} ({refused.kind})")
+        key = ask.key.name if ask.key else ""
+        text = f"{who}{key and f' as {key}'}: {_shown(ask.method)} {_shown(ask.target)}: {refused.why} ({refused.kind})"
+        self._complaints.tell(who, f"{key} {refused.kind}", text)
 
     # -- who, and what of ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 
+from mirror.webclient.proxies import Proxies
+
 if TYPE_CHECKING:
     from mirror.site.filters import Matcher
     from mirror.site.writing import Description
@@ -263,7 +265,7 @@ class SiteSpec:
     StoreSpec.
     xattrs: also read extended attributes. symlinks: keep them as links, follow those that stay in the site, or skip them.
     by_url: files behind a web server, each read at its own URL, none listed; with a key_file those of a tree that a `mirror serve`
-    holds. insecure: as in StoreSpec.
+    holds. insecure, proxies: as in StoreSpec.
     """
 
     url: str
@@ -277,3 +279,4 @@ class SiteSpec:
     by_url: bool = False
     insecure: bool = False
     key_file: str = ""
+    proxies: Proxies = field(default_factory=Proxies)

@@ -27,7 +27,7 @@ class ServedSite:
     """A `Site` at the URL of a target, of which only `open` is of use."""
 
     def __init__(self, spec: SiteSpec) -> None:
-        self._client = SignedClient(spec.url, spec.key_file, insecure=spec.insecure, connections=_CONNECTIONS)
+        self._client = SignedClient(spec.url, spec.key_file, insecure=spec.insecure, proxies=spec.proxies, connections=_CONNECTIONS)
         self._pace = Pace()
 
     @property

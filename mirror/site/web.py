@@ -33,7 +33,7 @@ class WebSite:
     """A `Site` below a URL, of which only `open` is of use."""
 
     def __init__(self, spec: SiteSpec) -> None:
-        self._client = WebClient(spec.url, insecure=spec.insecure)
+        self._client = WebClient(spec.url, insecure=spec.insecure, proxies=spec.proxies)
 
     @property
     def url(self) -> str:

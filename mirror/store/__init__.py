@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from mirror.webclient.proxies import Proxies
+
 Data = bytes | bytearray | memoryview
 
 
@@ -98,7 +100,8 @@ class StoreSpec:
 
     key_file: path of the client's key; insecure: plain http to another machine is accepted. Of WebDAV: single_writer, the caller
     vouches that nobody else writes there; dav_user and dav_password, as the environment has them (config.py alone reads it; they
-    are neither shown nor stored, and cross to this run's own workers); netrc, the file to look into where it has none.
+    are neither shown nor stored, and cross to this run's own workers); netrc, the file to look into where it has none. proxies: by
+    way of whom web servers are asked (they may hold a password, which is not shown either).
     """
 
     url: str
@@ -115,3 +118,4 @@ class StoreSpec:
     dav_user: str = ""
     dav_password: str = field(default="", repr=False)
     netrc: str = ""
+    proxies: Proxies = field(default_factory=Proxies)

@@ -47,6 +47,7 @@ class DavStore:
             spec.url.removeprefix("dav+"),
             login_for(spec),
             insecure=spec.insecure,
+            proxies=spec.proxies,
             connections=spec.transfers,
             answered=spec.answered,
             lock_seconds=lock_seconds,

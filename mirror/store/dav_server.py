@@ -26,9 +26,10 @@ from mirror.store.dav_listing import BYTES_MAX, WANTED, Listed, autoindex, multi
 from mirror.webclient import Answer, Payload, Sign
 from mirror.webclient.address import base_url
 from mirror.webclient.answers import error_for
-from mirror.webclient.client import WebClient
+from mirror.webclient.client import DIRECT, WebClient
 from mirror.webclient.pace import Pace, in_a_piece, in_stretches
 from mirror.webclient.parts import asked_part, content_length
+from mirror.webclient.proxies import Proxies
 
 LOCK_SECONDS = 20.0
 _WHOLE_MAX = 1 << 27  # where a part was asked for: twice a pack
@@ -57,8 +58,8 @@ class Made(Enum):
 
 class DavServer:
     """All below one URL of a WebDAV server. url: http(s)://HOST/PATH; login: name and password, empty to say none; insecure: plain
-    http to another machine is accepted; answered: see `WebClient`. called: what the server calls itself, known behind the first
-    `make`. Any thread may use it."""
+    http to another machine is accepted; proxies, answered: see `WebClient`. called: what the server calls itself, known behind the
+    first `make`. Any thread may use it."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class DavServer:
         login: tuple[str, str] = ("", ""),
         *,
         insecure: bool = False,
+        proxies: Proxies = DIRECT,
         connections: int = 8,
         answered: bool = False,
         lock_seconds: float = LOCK_SECONDS,
@@ -74,7 +76,9 @@ class DavServer:
         parts = urlsplit(self._web)
         # From the host's root on: a folder's own URL ends in a slash, which the client's would not.
         root = f"{parts.scheme}://{parts.netloc}"
-        self._client = WebClient(root, sign=_basic(*login), insecure=insecure, connections=connections, answered=answered)
+        self._client = WebClient(
+            root, sign=_basic(*login), insecure=insecure, proxies=proxies, connections=connections, answered=answered
+        )
         self._pace = Pace()
         self._folder = f"{parts.path}/".lstrip("/")
         self._lock_seconds = lock_seconds
@@ -288,7 +292,7 @@ class DavServer:
             yield
         except MirrorError as error:
             error.where = self.where(path)
-            if isinstance(error, AuthError):
+            if isinstance(error, AuthError) and error.kind != "proxy":
                 error.hint = "check MIRROR_DAV_USER and MIRROR_DAV_PASSWORD (or ~/.netrc), and what that user may do there"
             raise
 
@@ -308,10 +312,11 @@ def _moved(status: int) -> Moved:
     return {412: Moved.TAKEN, 404: Moved.GONE, 410: Moved.GONE}.get(status, Moved.UNCLEAR)
 
 
-def _basic(user: str, password: str) -> Sign | None:
-    if not (user or password):
-        return None
-    header = {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+def _basic(user: str, password: str) -> Sign:
+    """What is said of us with each request, be it nothing: who signs follows no redirect, not even when reading. Else a run would
+    read from one server and be told by another that it must not write."""
+    login = base64.b64encode(f"{user}:{password}".encode()).decode()
+    header = {"Authorization": f"Basic {login}"} if user or password else {}
 
     def sign(method: str, url: str, headers: Mapping[str, str], body: Payload | None) -> Mapping[str, str]:
         return header

@@ -45,6 +45,7 @@ class ServedStore:
             spec.url,
             spec.key_file,
             insecure=spec.insecure,
+            proxies=spec.proxies,
             connections=spec.transfers,
             answered=spec.answered,
             patience_seconds=patience_seconds,

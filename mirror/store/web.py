@@ -40,6 +40,7 @@ class WebStore:
         self._client = WebClient(
             spec.url,
             insecure=spec.insecure,
+            proxies=spec.proxies,
             connections=spec.transfers + 2,
             answered=spec.answered,
             patience_seconds=patience_seconds,

@@ -1,8 +1,9 @@
 """The one HTTP client: how web servers are asked, how often, and what their failures mean.
 
-Owns addresses (`address`), requests with their time-outs and patience (`client`), bodies with a hard limit (`bodies`), how much is
-asked for at once over a link that breaks (`pace`) and the words for what goes wrong (`answers`). Knows nothing of stores, keys,
-signatures or WebDAV: who speaks a protocol says which statuses are answers, and hands in what signs a request.
+Owns addresses (`address`), requests with their time-outs and patience (`client`), proxies (`proxies`), bodies with a hard limit
+(`bodies`), how much is asked for at once over a link that breaks (`pace`), requests to a `mirror serve` (`signed`) and the words
+for what goes wrong (`answers`). Knows nothing of stores or WebDAV: who speaks a protocol says which statuses are answers, and hands
+in what signs a request.
 
     with WebClient("https://www.example.org/mirror") as client:
         client.request("GET", "mirror.json", what="cannot read", limit=1 << 20).body

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from mirror.errors import AuthError, InTheWayError, MirrorError, TemporaryError, UsageError
 from mirror.webclient.address import led_to, shown_url
@@ -18,12 +20,14 @@ from mirror.webclient.address import led_to, shown_url
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # asked again, these may become answers
 REDIRECTS = (301, 302, 303, 307, 308)
 _SAID = 300
+_TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3}[ A-Za-z-]{0,100})")  # http.client's words
 _UNTRUSTED = "its certificate is not trusted"
 
 
 class Failure(NamedTuple):
-    """A request that got no answer. kind: `connect` nothing was sent, `timeout`, `broken` in the middle, `tls` the other side is
-    not trusted or speaks no TLS, `never` it cannot be asked at all; cause: the operating system's or TLS's word for it."""
+    """A request that got no answer. kind: `connect` nothing was sent, `proxy` nor to the proxy, `login` that the proxy wants to be
+    told, `timeout`, `broken` in the middle, `tls` the other side is not trusted or speaks no TLS, `never` it cannot be asked at
+    all; cause: the operating system's or TLS's word for it."""
 
     kind: str
     cause: str = ""
@@ -31,7 +35,7 @@ class Failure(NamedTuple):
     @property
     def passing(self) -> bool:
         """Whether asking again may help."""
-        return self.kind in ("connect", "timeout", "broken")
+        return self.kind in ("connect", "proxy", "timeout", "broken")
 
 
 def failure(error: BaseException) -> Failure:
@@ -39,7 +43,10 @@ def failure(error: BaseException) -> Failure:
     from urllib3 import exceptions as known
 
     if isinstance(error, known.ProxyError):
-        return Failure("connect", f"the proxy does not help: {_cause(error)}")
+        tunnel = _TUNNEL.search(str(error))
+        if not tunnel:
+            return Failure("proxy", _cause(error))
+        return Failure("login") if tunnel[1].startswith("407") else Failure("connect", f"the proxy says {tunnel[1]}")
     if isinstance(error, (known.NewConnectionError, known.ConnectTimeoutError)):
         return Failure("connect", _cause(error))
     if isinstance(error, (known.TimeoutError, TimeoutError)):
@@ -62,6 +69,11 @@ def no_answer(found: Failure, what: str, url: str) -> MirrorError:
         if found.cause.startswith(_UNTRUSTED):  # OpenSSL reads the variable
             hint = "if it is your own certificate, name the PEM file with it, or with its authority's, in SSL_CERT_FILE"
         return UsageError(what, where=where, why=f"no safe connection to the server ({found.cause})", hint=hint, kind="tls")
+    if found.kind == "login":
+        return _login_wanted(what, url)
+    if found.kind == "proxy":
+        hint = f"check {_variable(url)}, or say in NO_PROXY that this server is asked without a proxy"
+        return TemporaryError(what, where=where, why=f"no connection to the proxy ({found.cause})", hint=hint)
     if found.kind == "never":
         return UsageError(what, where=where, why=f"that cannot be asked for ({found.cause})", hint="check the URL")
     why = {
@@ -76,6 +88,8 @@ def error_for(status: int, headers: Mapping[str, str], body: bytes, what: str, u
     """The error for an answer that is not one of those expected. 404 is for the caller: NotFound is a matter of course."""
     where = shown_url(url)
     said = _said(headers, body)
+    if status == 407:
+        return _login_wanted(what, url)
     if status in (401, 403):
         why = f"the server does not allow it ({status}{said})"
         return AuthError(what, where=where, why=why, hint="check the key or the rights there")
@@ -97,12 +111,24 @@ def error_for(status: int, headers: Mapping[str, str], body: bytes, what: str, u
     return MirrorError(what, where=where, why=f"the server answers {status}{said}", hint="is it the right URL?")
 
 
+def _login_wanted(what: str, url: str) -> AuthError:
+    why, hint = "the proxy wants another name and password (407)", f"give them in {_variable(url)}: http://NAME:PASSWORD@HOST:PORT"
+    return AuthError(what, where=shown_url(url), why=why, hint=hint, kind="proxy")
+
+
+def _variable(url: str) -> str:
+    return "HTTPS_PROXY" if url.startswith("https:") else "HTTP_PROXY"
+
+
 def redirected(headers: Mapping[str, str], what: str, url: str, why: str = "") -> MirrorError:
     """The error for a redirect that is not followed."""
     to = led_to(url, headers.get("location", ""))
     place = shown_url(to) if to else "nowhere that could be asked"
-    return UsageError(what, where=shown_url(url), why=f"it redirects to {place}{why and f', {why}'}",
-                      hint="name that place itself, if you trust it")  # fmt: skip
+    hint = "name that place itself, if you trust it"
+    if to and urlsplit(to).path == urlsplit(url).path:  # from http to https, most likely: what is to be written is shorter
+        there, here = (shown_url(f"{urlsplit(each).scheme}://{urlsplit(each).netloc}") for each in (to, url))
+        hint = f"write {there} in place of {here}, if you trust it"
+    return UsageError(what, where=shown_url(url), why=f"it redirects to {place}{why and f', {why}'}", hint=hint)
 
 
 def asked_to_wait(headers: Mapping[str, str]) -> float:

@@ -26,9 +26,10 @@ from mirror.webclient import Answer, Body, BrokeOff, Payload, Sign, Stream
 from mirror.webclient.address import base_url, check_plain, led_to, may_follow
 from mirror.webclient.answers import PASSING, REDIRECTS, asked_to_wait, error_for, failure, no_answer, redirected
 from mirror.webclient.bodies import pieces, whole
+from mirror.webclient.proxies import Proxies, login_in
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse
+    from urllib3 import BaseHTTPResponse, PoolManager
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ CONNECT_SECONDS = 7  # for each address of a host, and most have two
 READ_SECONDS = 15
 WRITE_SECONDS = 600
 PATIENCE_SECONDS = 60
+DIRECT = Proxies()
 _HOPS = 5
 _READS = ("GET", "HEAD")
 _ASKS = (*_READS, "OPTIONS", "PROPFIND")  # what changes nothing: their answers come soon
@@ -59,9 +61,9 @@ class WebClient:
     """A client for all below one URL. Any thread may use it; close it, or use it as a context manager.
 
     url: http(s)://HOST/PATH. sign: see `mirror.webclient.Sign`; where there is one, no redirect is followed. insecure: plain http
-    to another machine is accepted. connections: kept open for threads. answered: this server has answered somebody else of this
-    run, so patience begins with the first request. `patience_seconds` is a parameter for tests. UsageError for a URL that cannot be
-    one, or that needs `insecure`.
+    to another machine is accepted. proxies: by way of whom servers are asked. connections: kept open for threads. answered: this
+    server has answered somebody else of this run, so patience begins with the first request. `patience_seconds` is a parameter for
+    tests. UsageError for a URL that cannot be one, or that needs `insecure`, and for a proxy that is none.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class WebClient:
         *,
         sign: Sign | None = None,
         insecure: bool = False,
+        proxies: Proxies = DIRECT,
         connections: int = 16,
         answered: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -77,9 +80,12 @@ class WebClient:
         import urllib3
 
         self.url = base_url(url)
+        proxies.for_url(self.url)  # one that is none is told before anything is asked
         check_plain(self.url, insecure)
         self._sign, self._insecure, self._patience = sign, insecure, patience_seconds
-        self._pool = urllib3.PoolManager(num_pools=4, maxsize=connections, retries=False)
+        self._proxies, self._connections = proxies, connections
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._opening = threading.Lock()
         self._reading = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         self._writing = urllib3.Timeout(connect=CONNECT_SECONDS, read=WRITE_SECONDS)
         self._answered = answered  # only ever goes from False to True, so threads may race
@@ -93,7 +99,9 @@ class WebClient:
 
     def close(self) -> None:
         """Close the connections. May be called twice."""
-        self._pool.clear()
+        with self._opening:
+            for pool in self._pools.values():
+                pool.clear()
 
     def where(self, path: str) -> str:
         """The URL of a path below this client's; of the place itself for the empty path."""
@@ -161,10 +169,10 @@ class WebClient:
             self._reach(ask.what)
         give_up, pause, tries = time.monotonic() + self._patience, 0.25, 0
         while True:
-            tries, wait = tries + 1, 0.0
+            tries, wait, trail = tries + 1, 0.0, [ask.url]
             error: MirrorError
             try:
-                response, url, sent = self._send(ask)
+                response, url, sent = self._send(ask, trail)
                 self._answered = True
                 if response.status in ask.accept:
                     return take(response, url, sent, tries)
@@ -174,7 +182,7 @@ class WebClient:
                 wait = asked_to_wait(response.headers)
             except (HTTPError, OSError, ValueError) as broken:
                 found = failure(broken)
-                error = no_answer(found, ask.what, ask.url)
+                error = no_answer(found, ask.what, trail[-1])
                 error.__cause__ = broken
                 passing, acted = self._answered and found.passing, found.kind != "connect"
             if passing and acted and not ask.resend:
@@ -185,15 +193,16 @@ class WebClient:
             time.sleep(wait)
             pause = min(pause * 2, 8.0)
 
-    def _send(self, ask: _Question) -> tuple[BaseHTTPResponse, str, dict[str, str]]:
-        """Send it once, and once more to each place that redirects lead to: (response, where it came from, headers sent)."""
+    def _send(self, ask: _Question, trail: list[str]) -> tuple[BaseHTTPResponse, str, dict[str, str]]:
+        """Send it once, and once more to each place that redirects lead to: (response, where it came from, headers sent).
+        trail: gets those places."""
         url, hops = ask.url, 0
         headers = {"User-Agent": "mirror", "Accept-Encoding": "identity", **ask.headers}
         while True:
             sent = headers | _length(ask.body)
             if self._sign:
                 sent |= self._sign(ask.method, url, sent, None if callable(ask.body) else ask.body)
-            response = self._pool.request(
+            response = self._pool_for(url).request(
                 ask.method,
                 url,
                 body=_outgoing(ask.body),
@@ -217,6 +226,23 @@ class WebClient:
             if urlsplit(to).netloc != urlsplit(url).netloc:
                 headers = {name: value for name, value in headers.items() if name.lower() not in ("authorization", "cookie")}
             url = to
+            trail.append(url)
+
+    def _pool_for(self, url: str) -> PoolManager:
+        """The connections by way of the proxy that a URL has, or of none: a redirect may lead to where there is another."""
+        import urllib3
+
+        proxy = self._proxies.for_url(url)
+        with self._opening:
+            if proxy not in self._pools:
+                given: Any = {"num_pools": 4, "maxsize": self._connections, "retries": False}
+                if not proxy:
+                    self._pools[proxy] = urllib3.PoolManager(**given)
+                else:
+                    login = login_in(proxy)
+                    headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+                    self._pools[proxy] = urllib3.ProxyManager(proxy, proxy_headers=headers, **given)
+            return self._pools[proxy]
 
     def _reach(self, what: str) -> None:
         """Before the first request of all waits ten minutes for its answer: see that somebody answers."""

@@ -1,6 +1,6 @@
 """Requests to a `mirror serve`: each is signed, and an answer is believed only if it is signed with the same key, for this request.
 
-    client = SignedClient(url, key_file, insecure=False, connections=8)
+    client = SignedClient(url, key_file, insecure=False, proxies=DIRECT, connections=8)
     client.ask("GET", "mirror.json", "cannot read").body
     client.part("packs/...", 0, 1 << 20, resend=True)
 
@@ -25,6 +25,7 @@ from mirror.webclient import Answer, BrokeOff, Payload, Stream
 from mirror.webclient.address import base_url, shown_url
 from mirror.webclient.client import PATIENCE_SECONDS, WebClient
 from mirror.webclient.parts import asked_part, content_range
+from mirror.webclient.proxies import Proxies
 
 SMALL: Final = 64 << 10  # bytes that any answer may have, as a refusal has some
 MOST: Final = 128 << 20  # bytes of the largest answer
@@ -51,6 +52,7 @@ class SignedClient:
         key_file: str,
         *,
         insecure: bool,
+        proxies: Proxies,
         connections: int,
         answered: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -63,6 +65,7 @@ class SignedClient:
             url,
             sign=self._sign,
             insecure=insecure,
+            proxies=proxies,
             connections=connections,
             answered=answered,
             patience_seconds=patience_seconds,
