@@ -18,16 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from certificates import certified
+from fronts import Front
 from links import Link
-from nginx import Nginx
 from serving import Served
 from test_serve import things
 
 import mirror
 from mirror.store.open import open_store
-
-PAGE = Path(__file__).resolve().parents[1] / "docs/http.md"
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +206,7 @@ def test_a_client_that_is_killed_within_a_pack_sends_the_rest_of_it(server: Serv
     with Link(server.port, every=2_000_000) as link:
         url = f"http://127.0.0.1:{link.port}/{tmp_path.name}"
         words = ["sync", str(site), url, "--key-file", str(server.key_file), "--workers", "0"]
-        environment = {**os.environ, "PYTHONPATH": str(PAGE.parents[1])}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
         with subprocess.Popen([sys.executable, "-m", "mirror", *words], env=environment, stderr=subprocess.DEVNULL) as client:
             wait_for_half(there, size)
             client.kill()
@@ -255,28 +252,6 @@ def test_only_what_changed_crosses(server: Served, tmp_path: Path) -> None:
     assert sent[0] > 3_000_000
     assert sent[1] < 40_000
     assert sent[2] < 12_000
-
-
-class Front(Nginx):
-    """nginx with the block of docs/http.md in front of a server. largest: the bodies that it lets through."""
-
-    def __init__(self, folder: Path, behind: int, largest: str = "130m") -> None:
-        (block,) = re.findall(r"^```nginx\n(server \{.*?^\})\n```$", PAGE.read_text("utf-8"), flags=re.S | re.M)
-        super().__init__(folder, folder, str(block).replace("130m", largest))
-        assert largest in self.block
-        self._behind, self._pems = behind, certified(folder)
-
-    def _block(self) -> str:
-        block, (certificate, key) = self.block, self._pems
-        for there, here in (
-            ("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl;"),
-            ("/etc/ssl/mirrors.pem", str(certificate)),
-            ("/etc/ssl/mirrors.key", str(key)),
-            ("http://127.0.0.1:8750", f"http://127.0.0.1:{self._behind}"),
-        ):
-            assert block.count(there) == 1
-            block = block.replace(there, here)
-        return block
 
 
 def test_behind_nginx_with_tls(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
