@@ -178,7 +178,7 @@ class WebClient:
                     return take(response, url, sent, tries)
                 error = _refusal(ask, response, url)
                 passing = response.status in PASSING
-                acted = response.status not in _NOT_ACTED_ON
+                acted = response.status not in _NOT_ACTED_ON and ask.method not in _ASKS
                 wait = asked_to_wait(response.headers)
             except (HTTPError, OSError, ValueError) as broken:
                 found = failure(broken)
