@@ -1,7 +1,7 @@
 """The scenario of HTTP: into a target of `mirror serve` and into a folder, in turn; back from nginx; four clients at once.
 
 The rules are those of `scenarios.py`. The server is a process of its own with a key, on loopback: every request and every answer is
-signed. It is started anew for each round, and for the four clients, so that nobody's memory is somebody else's.
+signed. It is started anew for each round, and for the four clients, whose memory is measured.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def http(bench: Bench) -> None:
         places = {tool.name: places_of(bench, base, tool) for tool in tools.HTTP}
         _to(bench, base / "receiver", places)
         _back(bench, base / "weed", places, check=number == 0)
-        _four(bench, base / "four")
+        four_at_once(bench, base / "four")
 
 
 def _to(bench: Bench, folder: Path, places: dict[str, Places]) -> None:
@@ -92,7 +92,7 @@ def _restored(bench: Bench, tool: Tool, places: Places, check: bool) -> None:
         check_restored(bench, "http", tool, places)
 
 
-def _four(bench: Bench, folder: Path) -> None:
+def four_at_once(bench: Bench, folder: Path) -> None:
     """Clients that sync into a target of their own each, all at once: the receiver's largest memory meanwhile."""
     with receiver(bench, folder) as server:
         urls = [made(bench, server, f"site-{number}") for number in range(CLIENTS)]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from servers import Answer, scripted_http
 
-from . import main, measure, tools
+from . import main, measure, over_http, tools
+from .bench import Bench, environment, our_command
 from .figures import NOT_BUILT, Limit, Ratio, Sample, Series, Table, judge
 from .memory import huge_file, many_files
 from .render import TITLES, Page, goal_grid, grid, page, scenario_grid
@@ -122,6 +123,20 @@ def test_the_sampler_sees_a_grandchild_that_takes_100_megabytes(tmp_path: Path) 
     run = measure.run([sys.executable, "-c", outer], env=os.environ, cwd=tmp_path, output=tmp_path / "output", memory=True)
     assert run.code == 0
     assert 100e6 <= run.peak_bytes < 200e6
+
+
+def test_the_memory_of_a_receiver_with_four_clients(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "page.html").write_text("<p>")
+    env = environment(tmp_path / "work")
+    bench = Bench(tmp_path / "work", site, (), 1, env, our_command(env), 2)
+    over_http.four_at_once(bench, tmp_path / "four")
+    (sample,) = bench.table.series("http", tools.FOUR, "mirror").samples
+    assert not sample.failure
+    assert sample.peak_bytes is not None
+    assert 20e6 < sample.peak_bytes < 150e6
+    assert len(list((tmp_path / "four/root").glob("*/log/000000000001.json"))) == over_http.CLIENTS
 
 
 def test_folder_sizes(tmp_path: Path) -> None:
