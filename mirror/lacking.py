@@ -5,7 +5,7 @@ several live files. First all chunks that are lacking are noted, then they are l
 and only if that is not enough in the whole manifest. O(changes) but for the latter; all of it is on disk.
 
     lacking = Lacking(reader, index, db)
-    for entry in wanted: lacking.note(entry)
+    lacking.note(wanted)
     lacking.look(entries of a manifest)
     lacking.donors(entry)
 """
@@ -32,47 +32,38 @@ class Lacking:
 
     def __init__(self, reader: ManifestReader, index: ChunkIndex, db: sqlite3.Connection) -> None:
         self._reader, self._index, self._db = reader, index, db
-        self.unfound = 0  # chunks that are noted, and that no live file is known to have
+        self.noted = 0
+        self.unfound = 0  # of the chunks that are noted: those that no live file is known to have
         db.execute("DROP TABLE IF EXISTS temp.lacking")
         db.execute("CREATE TEMP TABLE lacking (id BLOB PRIMARY KEY, wanted BLOB, path BLOB, class INTEGER) WITHOUT ROWID")
 
-    def note(self, entry: WithContent) -> None:
-        """Take in the chunks of an entry that no pack has."""
-        for ids in self._groups(entry):
-            rows = ((id_, entry.path) for id_ in self._index.missing(ids))
-            self.unfound += self._db.executemany("INSERT OR IGNORE INTO lacking (id, wanted) VALUES (?, ?)", rows).rowcount
+    def note(self, entries: Iterable[Entry | None]) -> None:
+        """Take in the chunks of these entries that no pack has."""
+        for held in self._held(entries):
+            rows = ((id_, held[ChunkId(id_)].path) for id_ in self._index.missing(held))
+            self.noted += self._db.executemany("INSERT OR IGNORE INTO lacking (id, wanted) VALUES (?, ?)", rows).rowcount
+        self.unfound = self.noted
 
     def look(self, entries: Iterable[Entry | None]) -> None:
         """Note which of these entries have what is lacking; stops when nothing is."""
-        held: dict[ChunkId, WithContent] = {}
-        for entry in entries if self.unfound > 0 else ():
-            if not isinstance(entry, File | Page) or not entry.size:
-                continue
-            for ids in self._groups(entry):
-                held.update(dict.fromkeys(ids, entry))
-                if len(held) >= _ASK:
-                    self._place(held)
-                    held = {}
+        for held in self._held(entries) if self.unfound > 0 else ():
+            self._place(held)
             if self.unfound <= 0:
                 return
-        self._place(held)
 
     def _place(self, held: dict[ChunkId, WithContent]) -> None:
         """Note the entries that have these chunks, where they are lacking."""
-        asked = list(held)
-        for at in range(0, len(asked), _ASK):
-            some = asked[at : at + _ASK]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT id FROM lacking WHERE path IS NULL AND id IN ({marks})"
-            found = [row[0] for row in self._db.execute(query, some)]
-            places = ((held[id_].path, held[id_].class_, id_) for id_ in found)
-            self._db.executemany("UPDATE lacking SET path = ?, class = ? WHERE id = ?", places)
-            self.unfound -= len(found)
+        marks = ",".join("?" * len(held))
+        query = f"SELECT id FROM lacking WHERE path IS NULL AND id IN ({marks})"
+        found = [row[0] for row in self._db.execute(query, list(held))]
+        places = ((held[id_].path, held[id_].class_, id_) for id_ in found)
+        self._db.executemany("UPDATE lacking SET path = ?, class = ? WHERE id = ?", places)
+        self.unfound -= len(found)
 
     def donors(self, entry: WithContent) -> tuple[Donor, ...]:
         """The live files that have what packs have not of an entry, the one with its path first."""
         found: set[tuple[bytes, int]] = set()
-        for ids in self._groups(entry):
+        for ids in self._groups(entry) if self.noted else ():
             marks = ",".join("?" * len(ids))
             query = f"SELECT DISTINCT path, class FROM lacking WHERE path IS NOT NULL AND id IN ({marks})"
             found.update(self._db.execute(query, ids))
@@ -86,6 +77,20 @@ class Lacking:
     def close(self) -> None:
         """Give the table back."""
         self._db.execute("DROP TABLE IF EXISTS temp.lacking")
+
+    def _held(self, entries: Iterable[Entry | None]) -> Iterator[dict[ChunkId, WithContent]]:
+        """The chunks of entries, as many at a time as are asked for together, each with one that has it."""
+        held: dict[ChunkId, WithContent] = {}
+        for entry in entries:
+            if not isinstance(entry, File | Page) or not entry.size:
+                continue
+            for id_ in self._reader.chunk_ids(entry):
+                held[id_] = entry
+                if len(held) >= _ASK:
+                    yield held
+                    held = {}
+        if held:
+            yield held
 
     def _groups(self, entry: WithContent) -> Iterator[list[ChunkId]]:
         ids = self._reader.chunk_ids(entry)

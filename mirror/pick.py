@@ -54,9 +54,12 @@ def pick(store: ReadableStore, head: log.Record | None, at: str) -> log.Record:
     """The live snapshot that `at` means as of `head`. TargetMissingError where there is none at all, UsageError where not that."""
     if head is None or not head.body["live"]:
         why = "all were forgotten" if head is not None and head.number > 1 else "nothing was mirrored into it yet"
+        hint = "run `mirror sync SRC TARGET` first"
         if head is not None and head.kind in (log.PUBLISHING, log.TAKEOVER):
             why = "its first sync did not end"
-        raise TargetMissingError("there is no snapshot in", where=store.url, why=why, hint="run `mirror sync SRC TARGET` first")
+        if head is not None and head.body.get("waits"):
+            why, hint = f"record {head.body['waits']} waits to be published", "run `mirror publish TARGET` first"
+        raise TargetMissingError("there is no snapshot in", where=store.url, why=why, hint=hint)
     if at == "latest":
         return _snapshot(store, head, head.live[-1])
     if at.isascii() and at.isdigit():

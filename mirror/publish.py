@@ -31,7 +31,7 @@ from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.lacking import Lacking
 from mirror.lines import Lines
 from mirror.lookup import ChunkIndex
-from mirror.manifest import ChangeLine, Ref, WithContent
+from mirror.manifest import ChangeLine, Ref
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW
 from mirror.publishing import PublishOptions
 from mirror.received import drop
@@ -218,9 +218,7 @@ class _Run:
         check_room(self.target, tree.staged(), needed, Least(self.options.min_free, self.options.min_free_percent), surely=True)
         lacking = Lacking(self.reader, self.index, self.state.db)
         try:
-            for step in steps:
-                if isinstance(step.after, WithContent):
-                    lacking.note(step.after)
+            lacking.note(step.after for step in steps)
             lacking.look(step.before for step in steps)
             lacking.look(self.reader.entries(old) if old else ())
             drafts = Drafts(tree.works(self.index, head.epoch), live, self.dooms, lacking=lacking)

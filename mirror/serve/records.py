@@ -189,7 +189,7 @@ class Clerk:
             for entry in files:
                 for _ in self._ids_of(entry, lists):  # its lists are right
                     pass
-                lacking.note(entry)
+            lacking.note(files)
         if lacking is not None:
             if parent is not None:
                 lacking.look(before for before, _ in changes(self._reader, parent.standing, record.manifest))
