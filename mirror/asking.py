@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from mirror import log
-from mirror.errors import AuthError, InTheWayError, MirrorError, TemporaryError
+from mirror.errors import InTheWayError, MirrorError, TemporaryError
 from mirror.events import PROBLEM_KINDS as KINDS
 from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, SnapshotCommitted
 from mirror.store.served import ServedStore, Told
@@ -35,8 +35,8 @@ class Published(NamedTuple):
 
 def publish_there(target: Target, head: log.Record | None, job: Job, on_problem: Callable[[Problem], None]) -> Published | None:
     """Have the server publish what waits, or finish what is open, as of a head. None when the key has not the right to: then it
-    waits. InTheWayError when something else was published instead; the error that the server met; TemporaryError when it says
-    nothing any more."""
+    waits. InTheWayError when something else was published instead, or is and this key can only wait; the error that the server
+    met; TemporaryError when it says nothing any more."""
     waits = int(head.body.get("waits") or 0) if head else 0
     if head is None or not (waits or unfinished(target.store, head) is not None):
         return Published(log.newest_snapshot(target.store, head))
@@ -46,8 +46,9 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
         if not following.store.publish():
             if head.body.get("waits"):
                 return None
-            why = f"a publish is open since before record {head.number}, and this key has not the right to have it finished"
-            raise AuthError("cannot publish", where=target.url, why=why, hint="ask for a key there with the right publish")
+            why = f"a publish is open as of record {head.number}, and this key has not the right to have it finished"
+            hint = "wait for its end, or have it finished: mirror publish, with a key that has the right"
+            raise InTheWayError("cannot go on at", where=target.url, why=why, hint=hint)
         if following.listen():
             since = time.monotonic()
         head = log.read_head(target.store, head.number)

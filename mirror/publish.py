@@ -26,7 +26,7 @@ from mirror.commit import MOST_PROBLEMS, problem_lines
 from mirror.drafts import Drafts, extent
 from mirror.envelope import check_format, write_time
 from mirror.errors import AuthError, DamageError, UsageError
-from mirror.events import Change, Job, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
+from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
 from mirror.keys import MIRROR_KEY, record_key, show
 from mirror.lacking import Lacking
 from mirror.lines import Lines
@@ -44,7 +44,7 @@ from mirror.store.wrap import Counts as Requests
 from mirror.survey import source_key
 from mirror.target import Target, TargetSpec, open_target
 from mirror.tree import TreeRun
-from mirror.unfinished import unfinished
+from mirror.unfinished import is_emptied, unfinished
 from mirror.workers import Crew
 
 
@@ -178,6 +178,10 @@ class _Run:
         if head is None or brought is None:
             self._finish(head, parent)
             return True
+        if parent is not None and is_emptied(self.target, parent):
+            text = f"nothing was there any more: snapshot {parent.number} is not there"
+            self.job.say(Notice("refilled", f"{text}, and what was not brought now comes with the next sync"))
+            parent = None
         return self._carry_out(head, parent, brought, started)
 
     def _carry_out(self, head: log.Record, parent: log.Record | None, brought: log.Record, started: datetime) -> bool:

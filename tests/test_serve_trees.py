@@ -272,6 +272,22 @@ def test_live_content_that_somebody_spoilt_is_brought_the_night_after(target: Tr
     assert (target.live / "grown.bin").read_bytes() == noise(2_000_000, 0) + b"and more"
 
 
+def test_an_emptied_tree_is_filled_again_by_the_second_sync(target: Tree) -> None:
+    """The first one brings only what it takes for news; its snapshot tells the truth, so the second brings all the rest."""
+    target.sync()
+    for path in target.live.iterdir():
+        if path.name != ".mirror":
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    write(target.site / "new.html", b"new")
+    settle(target.site)
+    report = target.sync()
+    assert report.exit_code == 4
+    assert (target.live / "new.html").read_bytes() == b"new"
+    assert target.sync().exit_code == 0
+    target.is_like_the_site()
+    assert mirror.verify(target.live, against=target.site).exit_code == 0
+
+
 # Deaths
 
 

@@ -22,7 +22,7 @@ from . import measure, tools
 from .bench import Bench, Places, say
 from .figures import NOT_BUILT, US, Sample
 from .scenarios import check_restored, places_of, s3_environment
-from .tools import FOUR, FULL, RESTORE, TO_FOLDER, UNCHANGED, Tool
+from .tools import FOUR, FULL, INTO_TREE, RESTORE, TO_FOLDER, UNCHANGED, Tool
 
 CLIENTS = 4
 OPEN = "server { listen 80; root /srv/www; default_type application/octet-stream; }"  # plain files
@@ -60,7 +60,8 @@ def _to(bench: Bench, folder: Path, places: dict[str, Places]) -> None:
     with receiver(bench, folder) as server:
         there = replace(bench, env={**bench.env, **server.client}, table=bench.table)
         to_server = replace(places[US], endpoint=made(bench, server, "www"))
-        for step, all_tools in ((FULL, (to_folder, ours)), (UNCHANGED, (rsync, to_folder, ours))):
+        made(bench, server, "www-tree", "tree")
+        for step, all_tools in ((FULL, (to_folder, ours)), (UNCHANGED, (rsync, to_folder, ours)), (INTO_TREE, (to_folder, ours))):
             for tool in all_tools:
                 measure.warm(bench.rust_doc)
                 if tool is ours:
@@ -111,7 +112,7 @@ def receiver(bench: Bench, folder: Path) -> Iterator[Receiver]:
     """A `mirror serve` with one key, on a port that it chose."""
     root, keys, log = folder / "root", folder / "keys.json", folder / "log"
     root.mkdir(parents=True)
-    command = [*bench.mirror, "key", "new", "bench", "--rights", "read,append", "--keys", str(keys)]
+    command = [*bench.mirror, "key", "new", "bench", "--rights", "read,append,publish", "--keys", str(keys)]
     key = folder / "key"
     key.write_bytes(subprocess.run(command, env=dict(bench.env), cwd="/", capture_output=True, check=True).stdout)
     key.chmod(0o600)
@@ -139,9 +140,9 @@ def receiver(bench: Bench, folder: Path) -> Iterator[Receiver]:
         process.wait()
 
 
-def made(bench: Bench, server: Receiver, name: str) -> str:
+def made(bench: Bench, server: Receiver, name: str, layout: str = "packed") -> str:
     """The URL of a target that was made there, as `mirror init` does it."""
-    command = [*bench.mirror, "init", str(server.root / name), "--layout", "packed"]
+    command = [*bench.mirror, "init", str(server.root / name), "--layout", layout]
     subprocess.run(command, env=dict(bench.env), cwd="/", check=True, capture_output=True)
     return f"{server.url}/{name}"
 

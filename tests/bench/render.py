@@ -36,7 +36,8 @@ NOTES = {
     ),
     "http": (
         "Debian's `rust-doc` into a target of a `mirror serve` on the same machine, which takes its share of the same cores, each "
-        "request and answer signed; beside it the same sync into a folder. We restore from nginx over that folder, restic from "
+        "request and answer signed; beside it the same sync into a folder, packed and as a tree. We restore from nginx over that "
+        "folder, restic from "
         "SeaweedFS. Four clients sync into a target of their own each; the receiver's memory is RSS, sampled every 50 ms."
     ),
     "memory": "PSS summed over all processes of the command, sampled every 50 ms; the largest sample. One round.",

@@ -21,6 +21,7 @@ NIGHTS = ("next 16.4.4", "next 16.4.5", "next 16.4.6", "next 16.5.0-canary.26", 
 MEMORY_WORKERS = 2
 REQUESTS, GROWN, INSERTED = "unchanged run, counted", "1 GiB file", "1 GiB file, a byte in front"
 NIGHT = "night"
+INTO_TREE = "full copy into a tree"
 FOUR, TO_FOLDER = "four clients at once, the receiver", "folder sync"
 
 
@@ -143,7 +144,11 @@ TREE_S3 = (
 # Of us {endpoint} is the URL of the target; the way into a folder is there to be compared with, and for nginx to serve.
 HTTP = (
     Tool("rsync", {UNCHANGED: "rsync -aH {src}/ {store}/"}, prepare="rsync -aH {src}/ {store}/"),
-    Tool(TO_FOLDER, {step: FOLDER[-1].steps[step] for step in (FULL, UNCHANGED)}),
+    Tool(
+        TO_FOLDER,
+        {step: FOLDER[-1].steps[step] for step in (FULL, UNCHANGED)}
+        | {INTO_TREE: "{mirror} sync {src} {store}-tree --layout tree"},
+    ),
     Tool(
         "restic",
         {RESTORE: S3[2].steps[RESTORE]},
@@ -154,6 +159,7 @@ HTTP = (
         {
             FULL: "{mirror} sync {src} {endpoint}",
             UNCHANGED: "{mirror} sync {src} {endpoint}",
+            INTO_TREE: "{mirror} sync {src} {endpoint}-tree",
             RESTORE: "{mirror} restore {endpoint} {out}",
         },
     ),
@@ -202,6 +208,7 @@ GOALS: tuple[Goal, ...] = (
     Limit("requests of an unchanged run on S3", "tree-s3", REQUESTS, "requests", 5),
     Limit("sent for a byte in front of 1 GiB on S3", "tree-s3", INSERTED, "bytes", 16 << 20),
     Ratio("full sync over HTTP", "http", FULL, "seconds", TO_FOLDER, at_least=0.8),
+    Ratio("full sync over HTTP into a tree", "http", INTO_TREE, "seconds", TO_FOLDER, at_least=0.8),
     Ratio("unchanged run over HTTP", "http", UNCHANGED, "seconds", "rsync", at_most=2.0),
     Limit("memory of the receiver, four clients at once", "http", FOUR, "peak_bytes", 150e6),
     Ratio("restore from nginx", "http", RESTORE, "seconds", "restic", at_least=1.0),
