@@ -229,6 +229,18 @@ def test_a_local_sync_overtakes_what_waits(target: Tree, tmp_path: Path) -> None
     assert mirror.verify(target.live).exit_code == 0
 
 
+def test_to_forget_the_past_takes_the_right_to(target: Tree) -> None:
+    """Whoever steals the key of the nightly job must not take the older snapshots away."""
+    target.sync()
+    target.server.new_key("pruner", "read,append,publish,prune")
+    write(target.site / "index.html", b"other")
+    settle(target.site)
+    with pytest.raises(AuthError, match="that needs the right prune"):
+        target.sync(no_history=True)
+    assert target.sync("pruner", no_history=True).exit_code == 0
+    assert len(mirror.snapshots(target.live)) == 1
+
+
 def test_a_packed_target_has_nothing_to_publish(target: Tree, tmp_path: Path) -> None:
     mirror.sync(target.site, tmp_path / "packed", layout="packed")
     with pytest.raises(UsageError, match="nothing waits, but in a tree"):
