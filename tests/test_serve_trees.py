@@ -241,6 +241,26 @@ def test_what_a_tree_elsewhere_cannot(target: Tree) -> None:
         mirror.rollback(target.url, at=3, key_file=target.key())
 
 
+def test_who_may_not_forget_cannot_have_a_tree_published_without_history(server: Served, target: Tree, tmp_path: Path) -> None:
+    """The key of a nightly job takes no snapshot away, neither by itself nor by what somebody else publishes for it."""
+    first = target.sync()
+    there = tree(target.site)
+    write(target.site / "index.html", b"changed")
+    settle(target.site)
+    for key in ("publisher", "nightly"):
+        with pytest.raises(AuthError, match="--no-history: that forgets older snapshots, and needs the right prune"):
+            target.sync(key, no_history=True)
+    assert target.sync().exit_code == 0
+    assert mirror.restore(target.live, tmp_path / "back", at=first.snapshot).exit_code == 0
+    assert tree(tmp_path / "back") == there
+    server.new_key("owner", "read,append,publish,prune")
+    write(target.site / "index.html", b"changed again")
+    settle(target.site)
+    last = target.sync("owner", no_history=True)
+    assert last.exit_code == 0
+    assert list(target.records[-1].live) == [last.snapshot]
+
+
 # Holds, drift
 
 
