@@ -278,6 +278,21 @@ def test_after_a_rollback_a_client_is_held_until_it_says_release(target: Tree) -
     assert target.sync().snapshot == 0
 
 
+def test_what_waits_is_not_published_past_a_rollback_that_finds_nothing_to_change(target: Tree) -> None:
+    """Who rolls back to what is live says that it shall stay so: what came before that is not to take its place."""
+    first = target.sync().snapshot
+    write(target.site / "index.html", b"bad")
+    settle(target.site)
+    assert target.sync("nightly").waits
+    assert mirror.rollback(target.live, at=first).snapshot == 0
+    report = mirror.publish(target.live)
+    assert (report.of, (target.live / "index.html").read_bytes() != b"bad") == (0, True)
+    with pytest.raises(InTheWayError, match="--release"):
+        target.sync()
+    assert target.sync(release=True).exit_code == 0
+    target.is_like_the_site()
+
+
 def test_live_content_that_somebody_spoilt_is_brought_the_night_after(target: Tree) -> None:
     """The client relies on what stands there. Where it does not stand there any more, that path fails, and heals."""
     target.sync()

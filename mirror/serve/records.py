@@ -127,8 +127,8 @@ class Clerk:
         if record.kind not in (_KINDS_OF_TREES if self._tree else _KINDS):
             layout = "tree" if self._tree else "packed target"
             raise Rejected(f"a record of kind {record.kind[:40]!r} is none that a client makes for a {layout}")
-        waits = record.number if record.kind == log.IMPORT else head.body.get("waits") if head else None
-        if body.get("waits") != waits:
+        waits = head.body.get("waits") if head and not log.begins_hold(body, record.number) else None
+        if body.get("waits") != (record.number if record.kind == log.IMPORT else waits):
             raise Rejected("it does not say which import waits")
         if body.get("target") != self._uuid:
             raise Rejected("it belongs to another target")
