@@ -147,7 +147,8 @@ class Clerk:
             return
         if record.kind == log.IMPORT and body["publish"].get("history") is False and MAY_PRUNE not in rights:
             # Whoever publishes it would take the older snapshots out of the live ones, and what they need away.
-            raise Rejected("it is to be published with --no-history: that forgets older snapshots, and needs the right prune", "rights")
+            why = "it is to be published with --no-history: that forgets older snapshots, and needs the right prune"
+            raise Rejected(why, "rights")
         expected = live.plus(record.number) if record.kind == log.SNAPSHOT else live
         if record.live != expected:
             raise Rejected("its live snapshots are not those of the record before it: no right but prune may forget one")
