@@ -10,7 +10,7 @@ open, and the newest snapshot names it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from mirror import log
@@ -23,7 +23,8 @@ from mirror.unfinished import unfinished
 
 _PATIENCE: Final = 60.0  # seconds without a word from the server, or without an end that the log knows
 _PAUSE: Final = 1.0
-DIED: Final = "temporary"  # kind of the failure of a process that said nothing of its end: it is asked for again
+_PASSING: Final = ("temporary", "interrupted")  # ends of a publish, kinds of errors, after which it is asked for again
+_ENDS: Final = 5  # in a row, of such; killed each time, or not able to begin, it is not asked for again and again
 
 
 class Published(NamedTuple):
@@ -41,7 +42,7 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
     if head is None or not (waits or unfinished(target.store, head) is not None):
         return Published(log.newest_snapshot(target.store, head))
     following = _Following(ServedStore(target.spec.store), job, on_problem)
-    since = time.monotonic()
+    since, ends = time.monotonic(), 0
     while True:
         if not following.store.publish():
             if head.body.get("waits"):
@@ -55,7 +56,8 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
         assert head is not None
         if not head.body.get("waits") and unfinished(target.store, head) is None:
             break
-        if following.failure and following.failure.get("kind") != DIED:
+        ends += bool(following.failure)
+        if following.failure and (following.failure.get("kind") not in _PASSING or ends >= _ENDS):
             raise _error(target, following.failure)
         if time.monotonic() - since > _PATIENCE:
             hint = "look at the log of the server; run the same command again to go on"
@@ -79,18 +81,15 @@ class _Following:
         self.failure: dict[str, Any] = {}
 
     def listen(self) -> bool:
-        """Hear it until the stream ends; whether anything was new."""
-        before, self.failure = self._heard, {}
+        """Hear it until the stream ends; whether anything was said, be it that it goes on."""
+        self.failure, heard = {}, False
         try:
-            for told in self._stream():
-                self._heard = max(self._heard, told.number)
+            for told in self.store.follow(self._heard):
+                self._heard, heard = max(self._heard, told.number), True
                 self._say(told)
         except TemporaryError:
             pass  # the link broke, or the server ends: it is asked again
-        return self._heard > before
-
-    def _stream(self) -> Iterator[Told]:
-        return self.store.follow(self._heard)
+        return heard
 
     def _say(self, told: Told) -> None:
         values = told.values
@@ -114,9 +113,10 @@ class _Following:
 
 def _error(target: Target, failure: dict[str, Any]) -> MirrorError:
     """What ended a publish there, as an error here."""
-    why = f"the server says: {_text(failure, 'what')} {_text(failure, 'where')}: {_text(failure, 'why')}"
+    what = f"{_text(failure, 'what')} {_text(failure, 'where')}".rstrip()
+    why = f"the server says: {what}: {_text(failure, 'why')}"
     hint = _text(failure, "hint") or "look at the log of the server"
-    kind = TemporaryError if _text(failure, "kind") == "disk-full" else MirrorError
+    kind = TemporaryError if _text(failure, "kind") in (*_PASSING, "disk-full") else MirrorError
     return kind("cannot publish", where=target.url, why=why, hint=hint)
 
 

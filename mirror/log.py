@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -354,11 +354,13 @@ class Lost:
 
 def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int], **members: Any) -> dict[str, Any]:
     """A record's body that follows `head`. A hold goes on, and an import goes on to wait, unless `members` has another one, or None
-    to end it; what is published comes in its place."""
+    to end it. What is published comes in the place of what waits; so does a hold that begins: what is live is to stay."""
     number = (head.number if head else 0) + 1
     held = {name: head.body[name] for name in _CARRIED if head.body.get(name)} if head else {}
-    if kind in (IMPORT, PUBLISHING):
-        held |= {"waits": number if kind == IMPORT else None}
+    if kind == IMPORT:
+        held["waits"] = number
+    elif kind == PUBLISHING or begins_hold(members, number):
+        held["waits"] = None
     body = {
         "format": 1,
         "number": number,
@@ -378,6 +380,11 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int],
         if body.get(name, held) is None:
             del body[name]
     return body
+
+
+def begins_hold(members: Mapping[str, Any], number: int) -> bool:
+    """Whether a record of this number begins the hold that it names."""
+    return bool(members.get("hold")) and members["hold"]["record"] == number
 
 
 def _names_after(kind: str, head: Record | None) -> dict[str, Any]:

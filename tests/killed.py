@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -45,6 +46,16 @@ class Counter:
         code = frame.f_code
         if event in ("call", "return") and (os.path.basename(code.co_filename), code.co_name) in FUNCTIONS | REQUESTS:
             self.step()
+
+
+def run_killed(last: int, count: Path, *words: object, ends: tuple[int, ...] = (0,)) -> int:
+    """Run a command that dies before its `last` change (0: lives); how many changes it made, 0 when it died. count: a file for
+    that. ends: exit codes that it may end with where it lives."""
+    count.unlink(missing_ok=True)
+    command = [sys.executable, __file__, str(last), str(count), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode in ((*ends, -signal.SIGKILL) if last else ends), (done.returncode, done.stderr)
+    return int(count.read_text()) if count.exists() else 0
 
 
 if __name__ == "__main__":

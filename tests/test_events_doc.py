@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mirror import contents, create, errors, events, explain, manifest, progress, restore, rollback, spelling, sync, verify
+from mirror import contents, create, errors, events, explain, manifest, progress, publish, restore, rollback, spelling, sync, verify
 from mirror.cli import listing, words
 from mirror.serve import receiver, site
 
@@ -42,6 +42,7 @@ REPORTS = {
     "sync": sync.SyncReport,
     "restore": restore.RestoreReport,
     "rollback": rollback.RollbackReport,
+    "publish": publish.PublishReport,
     "verify": verify.VerifyReport,
     "serve": site.SiteReport,
     "serve --keys": receiver.ReceiveReport,

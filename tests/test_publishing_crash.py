@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from killed import run_killed
 from mirrors import BEGINNING, noise, settle, tree, write
 from trees import Night, all_restore, differing, live, publish, some_of
 
@@ -23,28 +23,14 @@ from mirror.store import StoreSpec
 from mirror.target import TargetSpec
 from mirror.verify import verify
 
-RUNNER = Path(__file__).with_name("killed.py")
 POINTS = 14
 
 
 def sync_killed(site: Path, target: TargetSpec, last: int, words: tuple[str, ...]) -> int:
     """A sync with these options that dies before its `last` change (0: lives); how many changes it made, 0 when it died."""
-    out = Path(target.store.url).parent / "count"
-    out.unlink(missing_ok=True)
-    command = ["sync", site, target.store.url, "--workers", "0", "--min-free", "0", "-q", "--max-delete", "100%",
-               "--cache-dir", target.cache, *words]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(RUNNER), str(last), str(out), *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if not last:
-        assert done.returncode == 0, done.stderr
-        return int(out.read_text())
-    assert done.returncode in (-signal.SIGKILL, 0), (done.returncode, done.stderr)
-    return 0 if done.returncode else int(out.read_text())
+    command = ("sync", site, target.store.url, "--workers", "0", "--min-free", "0", "-q", "--max-delete", "100%",
+               "--cache-dir", target.cache, *words)  # fmt: skip
+    return run_killed(last, Path(target.store.url).parent / "count", *command)
 
 
 @dataclass

@@ -9,14 +9,13 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drive import as_nobody, cli, give_to_nobody, shape, shared_folder, shell
+from killed import run_killed
 from mirrors import BEGINNING, in_memory, make_site, mirror, noise, settle, target_in, three_nights, tree, write
 from msgspec.structs import replace
 from test_tree_crash import change, prepared
@@ -43,7 +42,6 @@ from mirror.verify import verify
 
 __all__ = ["shared_folder"]
 EVERYTHING = DeletionLimit(percent=100)
-RUNNER = Path(__file__).with_name("killed.py")
 
 
 @pytest.fixture
@@ -764,15 +762,6 @@ def test_a_second_run_is_told(tmp_path: Path, target: TargetSpec) -> None:
 # -- kill -9
 
 
-def killed(last: int, count: Path, *words: object) -> int:
-    """A command that dies before its `last` change of the file system (0: lives); how many changes it made, 0 when it died."""
-    count.unlink(missing_ok=True)
-    command = [sys.executable, str(RUNNER), str(last), str(count), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode in ((-signal.SIGKILL, 0) if last else (0,)), done.stderr
-    return 0 if done.returncode else int(count.read_text())
-
-
 class Scene:
     """A tree of three nights, the last of which changed everything. Copied for each death."""
 
@@ -791,7 +780,7 @@ class Scene:
     def rolls_back(self, target: TargetSpec, last: int) -> int:
         words = ("rollback", target.store.url, "--at", self.good, "--workers", "0", "--min-free", "0", "-q", "--max-delete", "100%",
                  "--cache-dir", target.cache)  # fmt: skip
-        return killed(last, Path(target.store.url).parent / "count", *words)
+        return run_killed(last, Path(target.store.url).parent / "count", *words)
 
 
 @pytest.fixture(scope="module")
@@ -849,9 +838,7 @@ def test_the_sync_that_finishes_it_dies_too(scene: Scene, tmp_path: Path, part: 
     scene.rolls_back(target, scene.changes * 10 // 13)
     assert began(target)
     words = ("sync", scene.site, target.store.url, "-q", "--cache-dir", target.cache)
-    command = [sys.executable, str(RUNNER), str(2 + 7 * part), str(tmp_path / "count"), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode in (-signal.SIGKILL, 0, 11), done.stderr
+    run_killed(2 + 7 * part, tmp_path / "count", *words, ends=(0, 11))
     comes_through(scene, target, tmp_path)
 
 

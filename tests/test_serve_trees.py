@@ -256,7 +256,7 @@ def test_to_forget_the_past_takes_the_right_to(target: Tree) -> None:
     target.server.new_key("pruner", "read,append,publish,prune")
     write(target.site / "index.html", b"other")
     settle(target.site)
-    with pytest.raises(AuthError, match="that needs the right prune"):
+    with pytest.raises(AuthError, match="needs the right prune"):
         target.sync(no_history=True)
     assert target.sync("pruner", no_history=True).exit_code == 0
     assert len(mirror.snapshots(target.live)) == 1
@@ -274,6 +274,26 @@ def test_what_a_tree_elsewhere_cannot(target: Tree) -> None:
         mirror.rollback(target.url, at=3, key_file=target.key())
 
 
+def test_who_may_not_forget_cannot_have_a_tree_published_without_history(server: Served, target: Tree, tmp_path: Path) -> None:
+    """The key of a nightly job takes no snapshot away, neither by itself nor by what somebody else publishes for it."""
+    first = target.sync()
+    there = tree(target.site)
+    write(target.site / "index.html", b"changed")
+    settle(target.site)
+    for key in ("publisher", "nightly"):
+        with pytest.raises(AuthError, match="--no-history: that forgets older snapshots, and needs the right prune"):
+            target.sync(key, no_history=True)
+    assert target.sync().exit_code == 0
+    assert mirror.restore(target.live, tmp_path / "back", at=first.snapshot).exit_code == 0
+    assert tree(tmp_path / "back") == there
+    server.new_key("owner", "read,append,publish,prune")
+    write(target.site / "index.html", b"changed again")
+    settle(target.site)
+    last = target.sync("owner", no_history=True)
+    assert last.exit_code == 0
+    assert list(target.records[-1].live) == [last.snapshot]
+
+
 # Holds, drift
 
 
@@ -289,6 +309,21 @@ def test_after_a_rollback_a_client_is_held_until_it_says_release(target: Tree) -
     assert target.sync(release=True).exit_code == 0
     target.is_like_the_site()
     assert target.sync().snapshot == 0
+
+
+def test_what_waits_is_not_published_past_a_rollback_that_finds_nothing_to_change(target: Tree) -> None:
+    """Who rolls back to what is live says that it shall stay so: what came before that is not to take its place."""
+    first = target.sync().snapshot
+    write(target.site / "index.html", b"bad")
+    settle(target.site)
+    assert target.sync("nightly").waits
+    assert mirror.rollback(target.live, at=first).snapshot == 0
+    report = mirror.publish(target.live)
+    assert (report.of, (target.live / "index.html").read_bytes() != b"bad") == (0, True)
+    with pytest.raises(InTheWayError, match="--release"):
+        target.sync()
+    assert target.sync(release=True).exit_code == 0
+    target.is_like_the_site()
 
 
 def test_live_content_that_somebody_spoilt_is_brought_the_night_after(target: Tree) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from conftest import S3
+from killed import run_killed
 from mirrors import BEGINNING, noise, settle, tree, write
 from servers import SeaweedFS
 from test_tree_bucket import EVERYTHING, clean, files, objects
-from test_tree_crash import RUNNER, change
+from test_tree_crash import change
 from trees import Night, all_restore, publish
 
 from mirror.pick import Reading
@@ -51,17 +49,9 @@ class Scene:
 def killed(s3: S3, site: Path, target: TargetSpec, last: int, *more: str) -> int:
     """A sync that dies at its `last` request (0: lives); how many there were, 0 when it died."""
     assert target.cache
-    out = target.cache.parent / "count"
-    out.unlink(missing_ok=True)
-    words = ["sync", site, target.store.url, "--endpoint-url", s3.endpoint_url, "--region", s3.region, "--workers", "0", "-q",
-             "--max-delete", "100%", "--cache-dir", target.cache, "--transfers", "2", *more]  # fmt: skip
-    command = [sys.executable, str(RUNNER), str(last), str(out), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if not last:
-        assert done.returncode == 0, done.stderr
-        return int(out.read_text())
-    assert done.returncode in (-signal.SIGKILL, 0), (done.returncode, done.stderr)
-    return 0 if done.returncode else int(out.read_text())
+    words = ("sync", site, target.store.url, "--endpoint-url", s3.endpoint_url, "--region", s3.region, "--workers", "0", "-q",
+             "--max-delete", "100%", "--cache-dir", target.cache, "--transfers", "2", *more)  # fmt: skip
+    return run_killed(last, target.cache.parent / "count", *words)
 
 
 @pytest.fixture(scope="module")

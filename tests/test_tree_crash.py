@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from drive import shape
+from killed import run_killed
 from mirrors import BEGINNING, noise, settle, tree, write
 from trees import Night, all_restore, clean, live, publish, some_of
 
@@ -25,22 +24,13 @@ from mirror.target import TargetSpec
 from mirror.verify import verify
 
 POINTS = 36
-RUNNER = Path(__file__).with_name("killed.py")
 
 
 def sync_killed(site: Path, target: TargetSpec, last: int) -> int:
     """A sync that dies before its `last` change (0: lives); how many changes it made, 0 when it died."""
-    out = Path(target.store.url).parent / "count"
-    out.unlink(missing_ok=True)
-    words = ["sync", site, target.store.url, "--layout", "tree", "--workers", "0", "--min-free", "0", "-q", "--max-delete", "100%",
-             "--cache-dir", target.cache]  # fmt: skip
-    command = [sys.executable, str(RUNNER), str(last), str(out), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if not last:
-        assert done.returncode == 0, done.stderr
-        return int(out.read_text())
-    assert done.returncode in (-signal.SIGKILL, 0), (done.returncode, done.stderr)
-    return 0 if done.returncode else int(out.read_text())
+    words = ("sync", site, target.store.url, "--layout", "tree", "--workers", "0", "--min-free", "0", "-q", "--max-delete", "100%",
+             "--cache-dir", target.cache)  # fmt: skip
+    return run_killed(last, Path(target.store.url).parent / "count", *words)
 
 
 @dataclass

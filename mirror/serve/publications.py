@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 EVENTS_KEPT: Final = 2000
+BYTES_KEPT: Final = 2 << 20  # of these: a client may send paths of 64 KiB that cannot be published, and have each told
 LINE_MOST: Final = 8 << 20  # of JSON: the summary names up to 10,000 problems
 FOLLOW_SECONDS: Final = 25.0  # after which who follows asks again; a proxy may keep a connection no longer
 _SILENCE: Final = 5.0  # seconds after which a word is said, so that nobody takes the link for dead
@@ -47,7 +48,8 @@ class Publication:
     over: bool = False
     process: asyncio.subprocess.Process | None = None
     task: asyncio.Task[None] | None = None
-    _events: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    _events: deque[tuple[int, bytes]] = field(default_factory=deque)
+    _kept: int = 0  # bytes of these
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, line: bytes) -> dict[str, Any]:
@@ -61,9 +63,16 @@ class Publication:
         kept = {name: value for name, value in values.items() if name not in ("event", "problems", "version", "site", "job")}
         number, name = next(self.numbers), values["event"]
         data = json.dumps(kept, ensure_ascii=True, separators=(",", ":"))
-        self._events.append((number, f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode()))
+        self._keep(number, f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode())
         self.wake()
         return values
+
+    def _keep(self, number: int, event: bytes) -> None:
+        """Keep an event for who follows; the oldest go, the newest stays however long it is."""
+        self._events.append((number, event))
+        self._kept += len(event)
+        while len(self._events) > EVENTS_KEPT or (self._kept > BYTES_KEPT and len(self._events) > 1):
+            self._kept -= len(self._events.popleft()[1])
 
     def wake(self) -> None:
         """Let those who follow look."""

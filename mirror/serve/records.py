@@ -127,8 +127,8 @@ class Clerk:
         if record.kind not in (_KINDS_OF_TREES if self._tree else _KINDS):
             layout = "tree" if self._tree else "packed target"
             raise Rejected(f"a record of kind {record.kind[:40]!r} is none that a client makes for a {layout}")
-        waits = record.number if record.kind == log.IMPORT else head.body.get("waits") if head else None
-        if body.get("waits") != waits:
+        waits = head.body.get("waits") if head and not log.begins_hold(body, record.number) else None
+        if body.get("waits") != (record.number if record.kind == log.IMPORT else waits):
             raise Rejected("it does not say which import waits")
         if body.get("target") != self._uuid:
             raise Rejected("it belongs to another target")
@@ -146,9 +146,9 @@ class Clerk:
                 raise Rejected("it calls a snapshot live that was not")
             return
         if record.kind == log.IMPORT and body["publish"].get("history") is False and MAY_PRUNE not in rights:
-            raise Rejected(
-                "to publish without history forgets snapshots: that needs the right prune, which this key has not", "rights"
-            )
+            # Whoever publishes it would take the older snapshots out of the live ones, and what they need away.
+            why = "it is to be published with --no-history: that forgets older snapshots, and needs the right prune"
+            raise Rejected(why, "rights")
         expected = live.plus(record.number) if record.kind == log.SNAPSHOT else live
         if record.live != expected:
             raise Rejected("its live snapshots are not those of the record before it: no right but prune may forget one")

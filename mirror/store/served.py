@@ -26,10 +26,12 @@ _DELETE: Final = 1000
 _STREAM_BYTES: Final = 1 << 30
 _EVENT_BYTES: Final = 1 << 20
 _WRITE: Final = "cannot write"
+_GOES_ON: Final = b": it goes on"  # what is said where nothing has happened for a while
 
 
 class Told(NamedTuple):
-    """An event of a publish: its number on the server, its name as in docs/events.md, its members."""
+    """An event of a publish: its number on the server, its name as in docs/events.md, its members. Number 0, without a name: it
+    goes on, and there is nothing to tell."""
 
     number: int
     name: str
@@ -166,6 +168,9 @@ def _events(pieces: Iterable[bytes]) -> Iterator[Told]:
         held += piece
         *blocks, held = held.split(b"\n\n")
         for block in blocks:
+            if block == _GOES_ON:
+                yield Told(0, "", {})
+                continue
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             try:
                 values = json.loads(fields.get(b"data", b""))
