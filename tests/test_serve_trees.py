@@ -320,7 +320,7 @@ def many_files(site: Path) -> None:
         path.write_text(f"page {number} " * 20)
 
 
-@pytest.mark.parametrize("victim", ["the publish", "the server", "both"])
+@pytest.mark.parametrize("victim", ["the publish", "the server", "both", "the server, by a signal"])
 def test_who_dies_goes_on_where_it_was(victim: str, tmp_path: Path) -> None:
     with Served(tmp_path / "server") as server:
         server.new_key("publisher", "read,append,publish")
@@ -335,10 +335,13 @@ def test_who_dies_goes_on_where_it_was(victim: str, tmp_path: Path) -> None:
         assert found
         while "publishing" not in target.kinds and publishes(target.live):
             time.sleep(0.01)
-        if victim != "the server":
+        if victim in ("the publish", "both"):
             for process in found:
                 os.kill(process, signal.SIGKILL)
         if victim != "the publish":
+            if "signal" in victim:  # it ends the publish as well
+                assert server.stop() == 130
+                assert not publishes(target.live)
             assert server.process
             server.process.kill()
             server.process.wait()
