@@ -24,7 +24,7 @@ from test_serve import run, things
 
 import mirror
 from mirror import log
-from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, UsageError
+from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.store.served import ServedStore
@@ -239,6 +239,16 @@ def test_what_a_tree_elsewhere_cannot(target: Tree) -> None:
     target.sync()
     with pytest.raises(UsageError, match="rolled back on the machine that holds it"):
         mirror.rollback(target.url, at=3, key_file=target.key())
+
+
+def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
+    """A draft of each changed file comes on top of the packs. Else the packs of an import that cannot be published fill the disk."""
+    target.sync()
+    with open(target.site / "huge", "wb") as stream:
+        stream.truncate(shutil.disk_usage(target.live).free + (1 << 30))
+    with pytest.raises(TemporaryError, match=r"not enough free space at http.* are to be written"):
+        target.sync()
+    assert target.has_packs() == []
 
 
 # Holds, drift
