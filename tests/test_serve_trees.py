@@ -24,7 +24,7 @@ from test_serve import run, things
 
 import mirror
 from mirror import log
-from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, UsageError
+from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.store.served import ServedStore
@@ -250,18 +250,6 @@ def test_a_local_sync_overtakes_what_waits(target: Tree, tmp_path: Path) -> None
     assert mirror.verify(target.live).exit_code == 0
 
 
-def test_to_forget_the_past_takes_the_right_to(target: Tree) -> None:
-    """Whoever steals the key of the nightly job must not take the older snapshots away."""
-    target.sync()
-    target.server.new_key("pruner", "read,append,publish,prune")
-    write(target.site / "index.html", b"other")
-    settle(target.site)
-    with pytest.raises(AuthError, match="needs the right prune"):
-        target.sync(no_history=True)
-    assert target.sync("pruner", no_history=True).exit_code == 0
-    assert len(mirror.snapshots(target.live)) == 1
-
-
 def test_a_packed_target_has_nothing_to_publish(target: Tree, tmp_path: Path) -> None:
     mirror.sync(target.site, tmp_path / "packed", layout="packed")
     with pytest.raises(UsageError, match="nothing waits, but in a tree"):
@@ -292,6 +280,16 @@ def test_who_may_not_forget_cannot_have_a_tree_published_without_history(server:
     last = target.sync("owner", no_history=True)
     assert last.exit_code == 0
     assert list(target.records[-1].live) == [last.snapshot]
+
+
+def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
+    """A draft of each changed file comes on top of the packs. Else packs of an import that cannot be published fill the disk."""
+    target.sync()
+    with open(target.site / "huge", "wb") as stream:
+        stream.truncate(shutil.disk_usage(target.live).free + (1 << 30))
+    with pytest.raises(TemporaryError, match=r"not enough free space at http.* are to be written"):
+        target.sync()
+    assert target.has_packs() == []
 
 
 # Holds, drift
@@ -404,7 +402,7 @@ def many_files(site: Path) -> None:
         path.write_text(f"page {number} " * 20)
 
 
-@pytest.mark.parametrize("victim", ["the publish", "the server", "both"])
+@pytest.mark.parametrize("victim", ["the publish", "the server", "both", "the server, by a signal"])
 def test_who_dies_goes_on_where_it_was(victim: str, tmp_path: Path) -> None:
     with Served(tmp_path / "server") as server:
         server.new_key("publisher", "read,append,publish")
@@ -419,10 +417,13 @@ def test_who_dies_goes_on_where_it_was(victim: str, tmp_path: Path) -> None:
         assert found
         while "publishing" not in target.kinds and publishes(target.live):
             time.sleep(0.01)
-        if victim != "the server":
+        if victim in ("the publish", "both"):
             for process in found:
                 os.kill(process, signal.SIGKILL)
         if victim != "the publish":
+            if "signal" in victim:  # it ends the publish as well
+                assert server.stop() == 130
+                assert not publishes(target.live)
             assert server.process
             server.process.kill()
             server.process.wait()
