@@ -104,7 +104,7 @@ class Clerk:
                 check_format(record.body, where, use)
             self._check_members(record, head, rights)
             self._dooms.learn(head)
-            self._check_objects(record, head, rights)
+            self._check_objects(record, head)
             self._check_names(record, head)
         except MirrorError as error:
             raise Rejected(f"{error.why} ({error.where})" if error.where and error.where != where else error.why) from None
@@ -155,7 +155,7 @@ class Clerk:
 
     # -- what it names -------------------------------------------------------------------------------------------------------
 
-    def _check_objects(self, record: log.Record, head: log.Record | None, rights: Container[str]) -> None:
+    def _check_objects(self, record: log.Record, head: log.Record | None) -> None:
         body = record.body
         if record.kind == log.PRUNE:
             for _ in self._fresh(log.ref_of(body["dooms"]), NAMES, set()):
