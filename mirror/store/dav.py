@@ -35,6 +35,7 @@ OWN = ".mirror-dav/"
 _TEMPORARY, _CLAIMS = f"{OWN}tmp/", f"{OWN}claims/"
 _DEEPEST = 16  # folders of a store are three deep; a hostile server's need not end
 _FOLDERS_AT_ONCE = 8
+_HINT_TRIES = 4  # Apache replaces a file by removing it first: of two that do so at once, one is told that it is not there
 _LARGE = 1 << 16
 Names = list[str]  # in the class below `list` is a method
 
@@ -126,8 +127,10 @@ class DavStore:
         _checked(key)
         self._found_way()
         self._server.make_folders(key)
-        if self._server.move(self._stage(data), key, overwrite=True) is not Moved.DONE:
-            raise self._not_moved(key)
+        for _ in range(_HINT_TRIES):
+            if self._server.move(self._stage(data), key, overwrite=True) is Moved.DONE:
+                return
+        raise self._not_moved(key)
 
     def sweep(self) -> int:
         """Removes temporary files of processes of this host that are gone, and those older than a day by their writer's clock (who

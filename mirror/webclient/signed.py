@@ -36,7 +36,7 @@ _IS_IT_ONE: Final = "is it a `mirror serve`? what lies behind a plain web server
 _HINTS: Final = {
     "unknown-key": "ask for a key there: mirror key new NAME --rights read,append --keys FILE",
     "wrong-secret": "the key was made anew, or this is the key of another server: ask for it there",
-    "clock": "set the clocks, best by NTP",
+    "clock": "see which of the two is wrong (date -u), and set that one, best by NTP",
     "rights": "ask there for a key with that right",
     "replayed": "something on the way sends requests twice",
 }

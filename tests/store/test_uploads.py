@@ -39,7 +39,7 @@ def liar(speak: Callable[[Asked], Reply | None]) -> WebServer:
             return Say(hang_up=True)
         body = json.dumps(told[1]).encode()
         headers = {"content-length": str(len(body)), "content-digest": digest_of_body(body)}
-        sign_answer(KEY, told[0], headers, asked.method, asked.path, asked.headers)
+        sign_answer(KEY, told[0], headers, asked.headers)
         return Say(told[0], body, {name: value for name, value in headers.items() if name != "content-length"})
 
     return WebServer(say)
