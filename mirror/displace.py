@@ -223,10 +223,12 @@ class Displacement:
         reads = iter(self._reads)
         wanted = next(reads, None)
         for step in looked:
+            if _is_done(step):
+                continue
             if wanted is not None and wanted.entry.path == step.path:
                 step = self._judge(step, wanted.entry, next(results))
                 wanted = next(reads, None)
-            if step.before is not None or step.after is not None:
+            if not _is_done(step):
                 yield step
 
     def _judge(self, step: Step, asked: File, found: up.Fetched) -> Step:
@@ -347,6 +349,11 @@ def unpacked(reader: ManifestReader, index: ChunkIndex, entry: File) -> bool:
 
 def _dropped(id_: ChunkId, data: bytes | memoryview) -> None:
     """Only the ids count here."""
+
+
+def _is_done(step: Step) -> bool:
+    """Whether nothing is left to do: what was to be deleted is not there any more."""
+    return step.before is None and step.after is None
 
 
 def _has(entry: File, found: up.Fetched) -> bool:

@@ -2,6 +2,8 @@
 
 Names win over numbers (the same user may have another number on the new host) unless `numeric`; a name that is not known here
 falls back to its number. Only root may give files away: for anyone else owners are neither compared nor set, and counted once.
+
+What somebody else has described (a client, over HTTP) is never taken at its word here: `of_strangers`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from mirror.site.filters import Matcher
 _KNOWN_MAX = 4096  # owners that are remembered; a manifest may name a different one for each path
 _PLAIN_FILE, _PLAIN_FOLDER = 0o644, 0o755  # for sources that know no modes
 _MODE = re.compile(r"([DF]?)([0-7]{3,4})")
+_SET_ID = 0o6000
+_OWN_ATTRIBUTES = b"user."  # of the others, some give rights: capabilities, access lists
 
 
 class Owners:
@@ -31,10 +35,10 @@ class Owners:
 
     ignored: entries whose owner would have differed. UsageError for names and modes that cannot be."""
 
-    def __init__(self, numeric: bool, chown: str, chmod: str) -> None:
+    def __init__(self, numeric: bool, chown: str, chmod: str, strangers: bool = False) -> None:
         self.ignored = 0
-        self._numeric = numeric
-        self._root = os.geteuid() == 0
+        self._numeric, self._strangers = numeric, strangers
+        self._root = os.geteuid() == 0 and not strangers
         self._users: dict[str, int | None] = {}
         self._groups: dict[str, int | None] = {}
         user, _, group = chown.partition(":")
@@ -48,6 +52,12 @@ class Owners:
                 raise UsageError("cannot use --chmod", where=repr(part), hint="say an octal mode such as 644, or D755,F644")
             for kind in match[1] or "DF":
                 self._modes[kind] = int(match[2], 8)
+
+    @classmethod
+    def of_strangers(cls) -> Owners:
+        """For what somebody else has described: it belongs to who writes it, whoever that is, without set-id bits, and with no
+        extended attributes but `user.*`. Else whoever has a key could make root's programs where root publishes."""
+        return cls(False, "", "", strangers=True)
 
     @staticmethod
     def _asked(name: str, look: object) -> int | None:
@@ -106,7 +116,14 @@ class Owners:
     def mode(self, entry: Folder | File) -> int:
         """The mode that an entry is to have here."""
         plain, kind = (_PLAIN_FOLDER, "D") if isinstance(entry, Folder) else (_PLAIN_FILE, "F")
-        return self._modes.get(kind, plain if entry.mode is None else entry.mode)
+        mode = self._modes.get(kind, plain if entry.mode is None else entry.mode)
+        return mode & ~_SET_ID if self._strangers else mode
+
+    def xattrs(self, entry: File | Folder) -> tuple[tuple[bytes, bytes], ...]:
+        """The extended attributes that an entry is to have here."""
+        if not self._strangers:
+            return entry.xattrs
+        return tuple(each for each in entry.xattrs if each[0].startswith(_OWN_ATTRIBUTES))
 
     def _number(self, name: str, number: int | None, look: object) -> int | None:
         if name and not self._numeric:

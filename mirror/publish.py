@@ -284,6 +284,7 @@ class _Run:
             self.exit,
             options,
             wait=self.options.wait,
+            strangers=True,
         )
 
     def _workers(self) -> Crew:

@@ -35,8 +35,9 @@ def description(entry: Entry, owners: Owners) -> Description:
     if isinstance(entry, (File, Folder)):  # a union would be made anew for each of many files
         uid, gid = owners.numbers(entry)
         if isinstance(entry, Folder):
-            return Description(entry.mtime, owners.mode(entry), uid, gid, entry.xattrs)
-        return Description(entry.mtime, owners.mode(entry), uid, gid, entry.xattrs, entry.media_type, entry.headers)
+            return Description(entry.mtime, owners.mode(entry), uid, gid, owners.xattrs(entry))
+        xattrs = owners.xattrs(entry) if entry.xattrs else ()
+        return Description(entry.mtime, owners.mode(entry), uid, gid, xattrs, entry.media_type, entry.headers)
     if isinstance(entry, Symlink):
         return Description(entry.mtime, None, *owners.numbers(entry))
     return Description()
@@ -266,7 +267,7 @@ class LiveChanges:
         assert isinstance(after, File)
         self._prepare(parent_of(path))
         first, there = live.stat(after.link), live.stat(path)
-        right = first is not None and stat.S_ISREG(first.st_mode) and first.st_size == after.size
+        right = first is not None and stat.S_ISREG(first.st_mode) and first.st_size == after.size and not is_ours(after.link)
         right = right and (after.mtime is None or (first is not None and first.st_mtime_ns == after.mtime))
         if not right or (self.recover and not self.is_there(after.link, after)):
             raise Unexpected("the file that it is a hard link to is not what it should be")

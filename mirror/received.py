@@ -12,7 +12,7 @@ from mirror.keys import INDEX, PACK, ObjectName
 from mirror.names import all_of
 from mirror.snapshot import ManifestWriter
 from mirror.state import State
-from mirror.store import MaintainedStore, WritableStore
+from mirror.store import MaintainedStore, ReadableStore, WritableStore
 
 _NOTES = "received/"
 
@@ -22,6 +22,13 @@ def note(store: WritableStore, key: str) -> None:
     name = ObjectName.parse(key)
     if name is not None and name.place in (PACK, INDEX):
         store.create(_note_of(key), b"")
+
+
+def is_from_client(store: ReadableStore, record: log.Record) -> bool:
+    """Whether a client has described what a record names: an import, what was published of one, a rollback to that."""
+    while number := record.body.get("rollback_of"):
+        record = log.read_record(store, int(number))
+    return record.kind == log.IMPORT or "import" in record.body
 
 
 def noted(store: MaintainedStore) -> frozenset[str]:

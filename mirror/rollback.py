@@ -37,6 +37,7 @@ from mirror.manifest import ChangeLine, Ref
 from mirror.pick import pick
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, DeletionLimit
 from mirror.protect import Wanted
+from mirror.received import is_from_client
 from mirror.site import Filter
 from mirror.site.filters import Matcher
 from mirror.site.live import LiveTree
@@ -346,6 +347,7 @@ class _Run:
                 wait=self.options.wait,
                 take_over=self.options.take_over,
                 lease_seconds=self.options.lease,
+                strangers=is_from_client(self.store, old),
             )
         return self._tree
 

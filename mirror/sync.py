@@ -566,7 +566,8 @@ class _Run:
         adopts = options.making.adopt and not survey.counts.parent  # what stands there already needs no room
         staged = self.tree.staged() if self.publishes else 0
         least = Least(options.min_free, options.min_free_percent)
-        text = check_room(self.target, staged, survey.counts.fetch_bytes, least, surely=self.publishes and not adopts)
+        surely = (self.publishes and not adopts) or self.target.is_received  # there a draft comes on top of what is brought
+        text = check_room(self.target, staged, survey.counts.fetch_bytes, least, surely=surely)
         if text:
             self.job.say(Notice("space", text))
 

@@ -23,6 +23,8 @@ from mirror.store import MaintainedStore, StoreSpec
 from mirror.store.open import folder_of, is_folder_url, is_web_url, normalise_url, open_store
 from mirror.store.wrap import CountingStore
 
+_CLIENTS = "clients"
+
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
@@ -145,7 +147,7 @@ def open_target(
         why = f"its layout is {info['layout']!r}, not {making.layout!r}, and stays so"
         raise UsageError("cannot use the target", where=url, why=why, hint="leave out --layout, or name another place")
     with ExitStack() as stack:
-        folder = spec.cache / str(info["uuid"]) if spec.cache else None
+        folder = _remembered(spec, str(info["uuid"]))
         if lock and not dry_run:
             if joins:  # a tree whose store is there, and whose folder may be lost
                 make_folder(tree)
@@ -158,6 +160,14 @@ def open_target(
         # It answered just now: who opens it in another process, while the server is being started again, has to be as patient.
         spec = replace(spec, store=replace(spec.store, answered=True))
         return Target(spec, store, info, state.state, new, tree, stack.pop_all())
+
+
+def _remembered(spec: TargetSpec, uuid: str) -> Path | None:
+    """The folder of the cache for this target. A client of `mirror serve` has one of its own: where both are run by one user, the
+    server publishes while the client is at work, and a state is for one process at a time."""
+    if spec.cache is None:
+        return None
+    return spec.cache / _CLIENTS / uuid if spec.store.key_file and is_web_url(spec.store.url) else spec.cache / uuid
 
 
 def located(spec: TargetSpec, layout: str = "") -> tuple[TargetSpec, str]:

@@ -27,7 +27,7 @@ from mirror.owners import Owners
 from mirror.plan import Fetch, Item
 from mirror.publish_folder import description
 from mirror.publishing import PublishOptions
-from mirror.received import noted
+from mirror.received import is_from_client, noted
 from mirror.site import Site, SiteSpec
 from mirror.site.live import LiveTree
 from mirror.site.live_bucket import LiveBucket
@@ -64,6 +64,7 @@ class TreeRun:
     wait: bool = False
     take_over: bool = False
     lease_seconds: float = SECONDS
+    strangers: bool = False  # a client has described what this run publishes
     newest: log.Record | None = None  # record that this run appended
     history: int = 0  # bytes of packs, and of whole files, for what was displaced
     forgotten: int = 0  # snapshots that cannot be brought back any more
@@ -111,7 +112,8 @@ class TreeRun:
             known.refresh(self.dooms)
             try:
                 with self._publishing():
-                    self._closing(self.works(known, head.epoch, found.body)).finish(found, head)
+                    strangers = is_from_client(self.target.store, found)
+                    self._closing(self.works(known, head.epoch, found.body, strangers)).finish(found, head)
             except OSError as error:
                 raise self._stopped(error) from error
             head = log.read_head(self.target.store, head.number)
@@ -182,7 +184,7 @@ class TreeRun:
     ) -> log.Record | None:
         """Steps one to four: the snapshot, None when another run was faster and nothing has been changed."""
         epoch = head.epoch if head else 0
-        works = self.works(index, epoch, self.options.members)
+        works = self.works(index, epoch, self.options.members, self.strangers)
         number = (head.number if head else 0) + 1
         try:
             lingering = Lingering(self.target.store, self.reader, self.target.state, epoch, self.options.lingers)
@@ -222,15 +224,19 @@ class TreeRun:
         self.forgotten = len(parent.live)
         return log.Live.of([parent.number])  # the others are not promised any more before anything of them goes
 
-    def works(self, index: ChunkIndex, epoch: int, members: Mapping[str, Any] | None = None) -> Works:
-        """What the parts of a publish of this run share. members: of the publish, as its record has them."""
+    def works(
+        self, index: ChunkIndex, epoch: int, members: Mapping[str, Any] | None = None, strangers: bool | None = None
+    ) -> Works:
+        """What the parts of a publish of this run share. members: of the publish, as its record has them; strangers: whether a
+        client has described what is published, None: as in this run's own."""
         live, target, wholes, members = self.live, self.target, None, members or {}
         if isinstance(live, LiveTree):
             index.passing = noted(target.store)
         history = members.get("history") is not False
+        owners = Owners.of_strangers() if (self.strangers if strangers is None else strangers) else self._owners
         if isinstance(live, LiveBucket) and history:
             wholes = Wholes(live.site, target.store, self.dooms, epoch)
-        return Works(target, self.reader, index, live, self._owners, self.job, self.on_problem, epoch, self.crew, wholes,
+        return Works(target, self.reader, index, live, owners, self.job, self.on_problem, epoch, self.crew, wholes,
                      Order(members.get("order", ())), history)  # fmt: skip
 
     def _closing(self, works: Works) -> Closing:

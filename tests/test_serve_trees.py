@@ -24,7 +24,7 @@ from test_serve import run, things
 
 import mirror
 from mirror import log
-from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, UsageError
+from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.store.served import ServedStore
@@ -241,24 +241,14 @@ def test_what_a_tree_elsewhere_cannot(target: Tree) -> None:
         mirror.rollback(target.url, at=3, key_file=target.key())
 
 
-def test_who_may_not_forget_cannot_have_a_tree_published_without_history(server: Served, target: Tree, tmp_path: Path) -> None:
-    """The key of a nightly job takes no snapshot away, neither by itself nor by what somebody else publishes for it."""
-    first = target.sync()
-    there = tree(target.site)
-    write(target.site / "index.html", b"changed")
-    settle(target.site)
-    for key in ("publisher", "nightly"):
-        with pytest.raises(AuthError, match="--no-history: that forgets older snapshots, and needs the right prune"):
-            target.sync(key, no_history=True)
-    assert target.sync().exit_code == 0
-    assert mirror.restore(target.live, tmp_path / "back", at=first.snapshot).exit_code == 0
-    assert tree(tmp_path / "back") == there
-    server.new_key("owner", "read,append,publish,prune")
-    write(target.site / "index.html", b"changed again")
-    settle(target.site)
-    last = target.sync("owner", no_history=True)
-    assert last.exit_code == 0
-    assert list(target.records[-1].live) == [last.snapshot]
+def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
+    """A draft of each changed file comes on top of packs. Else the packs of an import that cannot be published fill the disk."""
+    target.sync()
+    with open(target.site / "huge", "wb") as stream:
+        stream.truncate(shutil.disk_usage(target.live).free + (1 << 30))
+    with pytest.raises(TemporaryError, match=r"not enough free space at http.* are to be written"):
+        target.sync()
+    assert target.has_packs() == []
 
 
 # Holds, drift
@@ -355,7 +345,7 @@ def many_files(site: Path) -> None:
         path.write_text(f"page {number} " * 20)
 
 
-@pytest.mark.parametrize("victim", ["the publish", "the server", "both"])
+@pytest.mark.parametrize("victim", ["the publish", "the server", "both", "the server, by a signal"])
 def test_who_dies_goes_on_where_it_was(victim: str, tmp_path: Path) -> None:
     with Served(tmp_path / "server") as server:
         server.new_key("publisher", "read,append,publish")
@@ -370,10 +360,13 @@ def test_who_dies_goes_on_where_it_was(victim: str, tmp_path: Path) -> None:
         assert found
         while "publishing" not in target.kinds and publishes(target.live):
             time.sleep(0.01)
-        if victim != "the server":
+        if victim in ("the publish", "both"):
             for process in found:
                 os.kill(process, signal.SIGKILL)
         if victim != "the publish":
+            if "signal" in victim:  # it ends the publish as well
+                assert server.stop() == 130
+                assert not publishes(target.live)
             assert server.process
             server.process.kill()
             server.process.wait()

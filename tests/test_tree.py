@@ -335,6 +335,24 @@ def test_a_lost_live_file_is_damage_and_only_that(tmp_path: Path, target: Target
     assert kinds(found.problems) == [("index.html", "differs"), ("index.html", "damaged")]
 
 
+def test_what_is_to_be_deleted_may_be_gone_already(tmp_path: Path, target: TargetSpec) -> None:
+    """Somebody has cleaned up in the live tree, and the site then did the same, while other paths have to be read and packed."""
+    site = tmp_path / "site"
+    for name in ("a", "b", "c"):
+        write(site / name, name.encode() * 100)
+    clean(site, target)
+    (Path(target.store.url) / "b").unlink()
+    (site / "b").unlink()
+    write(site / "a", b"another", BEGINNING + 1)
+    write(site / "c", b"another", BEGINNING + 1)
+    settle(site)
+    report = publish(site, target)
+    assert kinds(report.problems) == [("b", "drift")]
+    os.utime(target.store.url, ns=(BEGINNING, BEGINNING))
+    assert not differing(live(target), tree(site))
+    assert restored(target, report.snapshot, tmp_path / "out") == tree(site)
+
+
 def test_a_source_without_folders(tmp_path: Path, target: TargetSpec) -> None:
     """As S3 lists: files only. Folders are made for them, and go with the last of them."""
     MemoryFileSystem.store.clear()

@@ -143,7 +143,8 @@ class Publications:
             found.over = True
             found.wake()
         if failure := said.get("error"):
-            self._say("publish-failed", f"{name}: {failure.get('what')} {failure.get('where', '')}: {failure.get('why')}")
+            what = " ".join(filter(None, (failure.get("what"), failure.get("where"))))
+            self._say("publish-failed", ": ".join(filter(None, (name, what, failure.get("why")))))
         elif said.get("snapshot"):
             problems = f", {said['problem_count']:,} problems" if said.get("problem_count") else ""
             self._say("published", f"{name}: snapshot {said['snapshot']}{problems}")

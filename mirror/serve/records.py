@@ -104,7 +104,7 @@ class Clerk:
                 check_format(record.body, where, use)
             self._check_members(record, head, rights)
             self._dooms.learn(head)
-            self._check_objects(record, head)
+            self._check_objects(record, head, rights)
             self._check_names(record, head)
         except MirrorError as error:
             raise Rejected(f"{error.why} ({error.where})" if error.where and error.where != where else error.why) from None
@@ -145,17 +145,13 @@ class Clerk:
             if not all(any(a <= first and last <= b for a, b in live.spans) for first, last in record.live.spans):
                 raise Rejected("it calls a snapshot live that was not")
             return
-        if record.kind == log.IMPORT and body["publish"].get("history") is False and MAY_PRUNE not in rights:
-            # Whoever publishes it would take the older snapshots out of the live ones, and what they need away.
-            why = "it is to be published with --no-history: that forgets older snapshots, and needs the right prune"
-            raise Rejected(why, "rights")
         expected = live.plus(record.number) if record.kind == log.SNAPSHOT else live
         if record.live != expected:
             raise Rejected("its live snapshots are not those of the record before it: no right but prune may forget one")
 
     # -- what it names -------------------------------------------------------------------------------------------------------
 
-    def _check_objects(self, record: log.Record, head: log.Record | None) -> None:
+    def _check_objects(self, record: log.Record, head: log.Record | None, rights: Container[str]) -> None:
         body = record.body
         if record.kind == log.PRUNE:
             for _ in self._fresh(log.ref_of(body["dooms"]), NAMES, set()):
@@ -169,7 +165,7 @@ class Clerk:
                 raise Rejected("it names a parent that is no record before it")
         parent = log.newest_snapshot(self._store, head)
         if record.kind == log.IMPORT:
-            self._check_import(record, head, parent)
+            self._check_import(record, head, parent, rights)
         known = self._nodes_known(head, parent)
         if body.get("changes"):
             for _ in self._fresh(log.ref_of(body["changes"]), CHANGES, set()):
@@ -202,13 +198,14 @@ class Clerk:
                 raise Rejected(f"content of {path} is not here, neither in a pack that is listed nor in the live tree")
             lacking.close()
 
-    def _check_import(self, record: log.Record, head: log.Record | None, parent: log.Record | None) -> None:
+    def _check_import(self, record: log.Record, head: log.Record | None, parent: log.Record | None, rights: Container[str]) -> None:
         """Rejected unless it can be published now."""
         if unfinished(self._store, head) is not None:
             raise Rejected("a publish is open: wait for its end", "behind")
         if record.body["parents"] != ([parent.number] if parent else []):
             raise Rejected(f"its parent is not the newest snapshot, {parent.number if parent else 'as there is none'}", "behind")
-        PublishOptions.wished(record.body["publish"])
+        if not PublishOptions.wished(record.body["publish"]).history and MAY_PRUNE not in rights:
+            raise Rejected("--no-history forgets all older snapshots: that needs the right prune, which this key has not", "rights")
 
     def _nodes_known(self, head: log.Record | None, parent: log.Record | None) -> set[ObjectName]:
         """Manifest objects that were looked at when the snapshot before came, or the import that waits on top of it."""
