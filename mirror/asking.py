@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from mirror import log
-from mirror.errors import AuthError, InTheWayError, MirrorError, TemporaryError
+from mirror.errors import InTheWayError, MirrorError, TemporaryError
 from mirror.events import PROBLEM_KINDS as KINDS
 from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, SnapshotCommitted
 from mirror.store.served import ServedStore, Told
@@ -37,8 +37,8 @@ class Published(NamedTuple):
 
 def publish_there(target: Target, head: log.Record | None, job: Job, on_problem: Callable[[Problem], None]) -> Published | None:
     """Have the server publish what waits, or finish what is open, as of a head. None when the key has not the right to: then it
-    waits. InTheWayError when something else was published instead; the error that the server met; TemporaryError when it says
-    nothing any more."""
+    waits. InTheWayError when something else was published instead, or another's publish is open that this key may not have
+    finished; the error that the server met; TemporaryError when it says nothing any more."""
     waits = int(head.body.get("waits") or 0) if head else 0
     if head is None or not (waits or unfinished(target.store, head) is not None):
         return Published(log.newest_snapshot(target.store, head))
@@ -48,8 +48,9 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
         if not following.store.publish():
             if head.body.get("waits"):
                 return None
-            why = f"a publish is open since before record {head.number}, and this key has not the right to have it finished"
-            raise AuthError("cannot publish", where=target.url, why=why, hint="ask for a key there with the right publish")
+            why = "a publish is open there, and this key has not the right to have it finished"
+            hint = f"try again when it is done; if it was left, somebody with that right says: mirror publish {target.url}"
+            raise InTheWayError("cannot go on", where=target.url, why=why, hint=hint)
         if following.listen():
             since = time.monotonic()
         head = log.read_head(target.store, head.number)

@@ -251,6 +251,21 @@ def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
     assert target.has_packs() == []
 
 
+def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(target: Tree) -> None:
+    """It may be a sync of somebody else that is at work: no fault of the key, which would be another exit code."""
+    target.sync()
+    head, snapshot = target.records[-1], target.records[2]
+    names = ("source", "started", "tags", "filters", "manifest", "totals")
+    members = {name: snapshot.body[name] for name in names} | {"parents": [3], "expected": None, "owner": "f" * 32}
+    assert log.append(target.store, log.draft(log.PUBLISHING, head.body["target"], head, head.live, **members))
+    with pytest.raises(InTheWayError, match=r"a publish is open there.*somebody with that right says: mirror publish"):
+        target.sync("nightly")
+    assert target.sync().exit_code == 0
+    assert "takeover" in target.kinds
+    assert target.sync("nightly").exit_code == 0
+    target.is_like_the_site()
+
+
 # Holds, drift
 
 
@@ -453,7 +468,8 @@ def test_the_stream_can_be_heard_again_from_any_number(target: Tree) -> None:
     target.sync()
     store = ServedStore(StoreSpec(target.url, key_file=str(target.key())))
     told = list(store.follow(0))
-    assert [each.name for each in told][-2:] == ["snapshot", "summary"] or told[-1].name == "summary"
+    assert told[-1].name == "summary"
+    assert "snapshot" in [each.name for each in told]
     assert told[-1].values["snapshot"] == 3
     assert [each.number for each in store.follow(told[-2].number)] == [told[-1].number]
     assert [each.number for each in told] == sorted({each.number for each in told})
