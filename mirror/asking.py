@@ -23,8 +23,9 @@ from mirror.unfinished import unfinished
 
 _PATIENCE: Final = 60.0  # seconds without a word from the server, or without an end that the log knows
 _PAUSE: Final = 1.0
-_PASSING: Final = ("temporary", "interrupted")  # ends of a publish, kinds of errors, after which it is asked for again
-_ENDS: Final = 5  # in a row, of such; killed each time, or not able to begin, it is not asked for again and again
+_DEATHS: Final = 5  # after which it is not asked for again
+# Kinds of failures after which it is asked for again: the process said nothing of its end, or was ended together with the server.
+DIED: Final = ("temporary", "interrupted")
 
 
 class Published(NamedTuple):
@@ -36,29 +37,30 @@ class Published(NamedTuple):
 
 def publish_there(target: Target, head: log.Record | None, job: Job, on_problem: Callable[[Problem], None]) -> Published | None:
     """Have the server publish what waits, or finish what is open, as of a head. None when the key has not the right to: then it
-    waits. InTheWayError when something else was published instead, or is and this key can only wait; the error that the server
-    met; TemporaryError when it says nothing any more."""
+    waits. InTheWayError when something else was published instead, or another's publish is open that this key may not have
+    finished; the error that the server met; TemporaryError when it says nothing any more."""
     waits = int(head.body.get("waits") or 0) if head else 0
     if head is None or not (waits or unfinished(target.store, head) is not None):
         return Published(log.newest_snapshot(target.store, head))
     following = _Following(ServedStore(target.spec.store), job, on_problem)
-    since, ends = time.monotonic(), 0
+    since, died = time.monotonic(), 0
     while True:
         if not following.store.publish():
             if head.body.get("waits"):
                 return None
-            why = f"a publish is open as of record {head.number}, and this key has not the right to have it finished"
-            hint = "wait for its end, or have it finished: mirror publish, with a key that has the right"
-            raise InTheWayError("cannot go on at", where=target.url, why=why, hint=hint)
+            why = "a publish is open there, and this key has not the right to have it finished"
+            hint = f"try again when it is done; if it was left, somebody with that right says: mirror publish {target.url}"
+            raise InTheWayError("cannot go on", where=target.url, why=why, hint=hint)
         if following.listen():
             since = time.monotonic()
         head = log.read_head(target.store, head.number)
         assert head is not None
         if not head.body.get("waits") and unfinished(target.store, head) is None:
             break
-        ends += bool(following.failure)
-        if following.failure and (following.failure.get("kind") not in _PASSING or ends >= _ENDS):
-            raise _error(target, following.failure)
+        if following.failure:
+            died += following.failure.get("kind") in DIED
+            if following.failure.get("kind") not in DIED or died >= _DEATHS:
+                raise _error(target, following.failure)
         if time.monotonic() - since > _PATIENCE:
             hint = "look at the log of the server; run the same command again to go on"
             raise TemporaryError("cannot publish", where=target.url, why="the server does not come to an end with it", hint=hint)
@@ -113,10 +115,10 @@ class _Following:
 
 def _error(target: Target, failure: dict[str, Any]) -> MirrorError:
     """What ended a publish there, as an error here."""
-    what = f"{_text(failure, 'what')} {_text(failure, 'where')}".rstrip()
-    why = f"the server says: {what}: {_text(failure, 'why')}"
+    what = " ".join(filter(None, (_text(failure, "what"), _text(failure, "where"))))
+    why = ": ".join(filter(None, ("the server says", what, _text(failure, "why"))))
     hint = _text(failure, "hint") or "look at the log of the server"
-    kind = TemporaryError if _text(failure, "kind") in (*_PASSING, "disk-full") else MirrorError
+    kind = TemporaryError if _text(failure, "kind") in ("disk-full", *DIED) else MirrorError
     return kind("cannot publish", where=target.url, why=why, hint=hint)
 
 

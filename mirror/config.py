@@ -22,6 +22,7 @@ from mirror.errors import UsageError
 
 if TYPE_CHECKING:
     from mirror.access import KeyFile
+    from mirror.making import Making
     from mirror.plan import DeletionLimit
     from mirror.publish import WaitingOptions
     from mirror.publishing import PublishOptions
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mirror.store import StoreSpec
     from mirror.survey import LookOptions
     from mirror.sync import SyncOptions
-    from mirror.target import Making, TargetSpec
+    from mirror.target import TargetSpec
     from mirror.verify import VerifyOptions
 
 RULE_FLAGS: Final = ("include", "exclude", "filter_from")
@@ -386,7 +387,7 @@ def receive_options(asked: Settings, say: Callable[[str, str], None]) -> Receive
 
 def making(asked: Settings, command: str = "mirror sync") -> Making:
     """What may be done about a target that is not there. command: how to name this run in hints."""
-    from mirror.target import Making
+    from mirror.making import Making
 
     return Making(
         layout=asked.text("layout"),

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mirror.events import Job, RunStarted
-from mirror.target import Making, TargetSpec, open_target
+from mirror.making import Making
+from mirror.target import TargetSpec, open_target
 
 
 @dataclass

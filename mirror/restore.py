@@ -31,8 +31,9 @@ from mirror.site import MODES, Filter, SiteSpec
 from mirror.site.filters import Matcher
 from mirror.site.open import open_writable
 from mirror.store.errnos import error_for
+from mirror.store.open import folder_of, is_folder_url
 from mirror.survey import Survey, check_all_ends
-from mirror.target import TargetSpec, folder_of, is_folder_url
+from mirror.target import TargetSpec
 
 
 @dataclass(frozen=True, slots=True)

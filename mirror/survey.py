@@ -31,7 +31,8 @@ from mirror.snapshot import ManifestReader, content_key
 from mirror.spool import Pairs, Spool
 from mirror.state import State
 from mirror.store import ReadableStore
-from mirror.target import TargetSpec, folder_of, holds_tree, is_folder_url, places
+from mirror.store.open import folder_of, is_folder_url
+from mirror.target import TargetSpec, holds_tree, places
 
 
 def source_key(identity: dict[str, str]) -> str:

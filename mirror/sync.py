@@ -37,6 +37,7 @@ from mirror.events import (
 )
 from mirror.hold import Heeding
 from mirror.keys import MIRROR_KEY, record_key, show
+from mirror.making import Making
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
 from mirror.publishing import PublishOptions
@@ -45,10 +46,11 @@ from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.space import Least, check_room, history_total
 from mirror.spool import Sorter
+from mirror.store.open import is_folder_url
 from mirror.store.wrap import Counts as Requests
 from mirror.survey import LookOptions, Survey, beside_store, check_all_ends, guard, keep_validators, known_of, look, source_key
 from mirror.tally import SyncReport
-from mirror.target import Making, Target, TargetSpec, is_folder_url, open_target
+from mirror.target import Target, TargetSpec, open_target
 from mirror.unfinished import has_drafts, is_emptied, unfinished
 
 if TYPE_CHECKING:

@@ -41,11 +41,11 @@ from mirror.site.open import open_site
 from mirror.snapshot import ManifestReader
 from mirror.state import State
 from mirror.store import Stat
-from mirror.store.open import open_store
+from mirror.store.open import is_folder_url, open_store
 from mirror.store.wrap import CountingStore, Counts
 from mirror.survey import beside_store, check_all_ends
 from mirror.tally import VerifyReport
-from mirror.target import Target, TargetSpec, is_folder_url, live_spec, located, open_target
+from mirror.target import Target, TargetSpec, live_spec, located, open_target
 from mirror.wholes import listed
 from mirror.workers import Crew
 

@@ -22,12 +22,12 @@ from mirror.chunking import ChunkId, chunk_id
 from mirror.envelope import CHANGES, CHUNKS, FRAGMENT, NAMES, OBJECT_MAX, SEGMENT, digest_of, seal, unseal
 from mirror.index import StoredPack, decode_fragment, encode_fragments
 from mirror.keys import INDEX, PACK, STORE, ObjectName
+from mirror.making import read_info
 from mirror.manifest import File, Page, Ref
 from mirror.names import told
 from mirror.pack import PackBuilder, read_block
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import MaintainedStore
-from mirror.target import read_info
 
 
 def head_of(store: MaintainedStore) -> log.Record:

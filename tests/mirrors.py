@@ -19,13 +19,14 @@ from mirror.envelope import FRAGMENT, digest_of, seal
 from mirror.errors import DamageError
 from mirror.index import StoredPack, encode_fragments
 from mirror.keys import INDEX, PACK, ObjectName
+from mirror.making import Making
 from mirror.pack import Block, Slot, read_footer, scan_blocks
 from mirror.site import SiteSpec
 from mirror.snapshot import ManifestWriter
 from mirror.store import StoreSpec
 from mirror.store.memory import MemoryStore
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 
 BEGINNING = 1_700_000_000_123_456_789  # ns; a time long past, so that no file is taken for one that is being written
 ODD_NAMES = (

@@ -96,8 +96,9 @@ class Served:
     def init(self, name: str, layout: str = "packed") -> Path:
         """A target, made where the server is."""
         from mirror.create import init
+        from mirror.making import Making
         from mirror.store import StoreSpec
-        from mirror.target import Making, TargetSpec
+        from mirror.target import TargetSpec
 
         init(TargetSpec(StoreSpec(str(self.root / name))), Making(layout=layout, site="www"))
         return self.root / name

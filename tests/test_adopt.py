@@ -14,10 +14,11 @@ from mirrors import BEGINNING, make_site, noise, settle, target_in, tree, write
 from trees import clean, kinds, live, publish, restored
 
 from mirror.events import Job
+from mirror.making import Making
 from mirror.site import SiteSpec
 from mirror.site.live import LiveTree
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 from mirror.verify import verify
 
 ADOPT = Making("tree", "www", adopt=True)

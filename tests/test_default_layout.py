@@ -13,7 +13,7 @@ from mirrors import write
 
 import mirror
 from mirror.errors import UsageError
-from mirror.target import default_layout
+from mirror.making import default_layout
 
 
 @pytest.fixture

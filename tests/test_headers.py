@@ -20,6 +20,7 @@ from mirrors import BEGINNING, settle, target_in, write
 import mirror as api
 from mirror.contents import ls
 from mirror.errors import UsageError
+from mirror.making import Making
 from mirror.manifest import File
 from mirror.scan import Remembered, memory_of
 from mirror.site import SiteSpec
@@ -29,7 +30,7 @@ from mirror.spelling import Route, route
 from mirror.store import StoreSpec
 from mirror.survey import LookOptions
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 
 CACHED = "*.css: Cache-Control: max-age=31536000"
 REST = "*: Cache-Control: no-cache"

@@ -17,6 +17,7 @@ from mirror.contents import snapshots
 from mirror.errors import MirrorError, UsageError
 from mirror.events import Event, Job, SnapshotCommitted, Stamped
 from mirror.log import read_record
+from mirror.making import Making
 from mirror.plan import DeletionLimit
 from mirror.publishing import PublishOptions
 from mirror.site import Filter, SiteSpec
@@ -25,7 +26,7 @@ from mirror.store import StoreSpec
 from mirror.store.open import open_store
 from mirror.survey import LookOptions
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 from mirror.verify import verify
 
 ALL = DeletionLimit(percent=100)

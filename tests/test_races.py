@@ -17,12 +17,13 @@ from mirror import log
 from mirror.envelope import sealed_json
 from mirror.errors import DamageError, InTheWayError
 from mirror.keys import ObjectName, record_key, record_number
+from mirror.making import Making
 from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
 from mirror.store import Data, StoreSpec
 from mirror.store.memory import MemoryStore
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 
 
 class Stage(MemoryStore):

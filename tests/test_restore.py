@@ -18,11 +18,12 @@ from drive import as_nobody, cli, drafts, give_to_nobody, process, same, shape, 
 from mirrors import BEGINNING, make_site, mirror, noise, settle, target_in, three_nights, write
 
 from mirror.envelope import NODE, SEGMENT
+from mirror.making import Making
 from mirror.manifest import Entry, File, Folder, cut_entries
 from mirror.restore import RestoreOptions, RestoreReport, restore
 from mirror.site import SiteSpec
 from mirror.sync import SyncOptions, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 
 __all__ = ["shared_folder"]
 ROOT = os.geteuid() == 0

@@ -29,6 +29,7 @@ from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, DeletionGuardError, InTheWayError, MirrorError, TargetMissingError, UsageError
 from mirror.events import Job, Notice, PhaseBegan, Stamped
 from mirror.hold import append, begin, hold_of
+from mirror.making import Making
 from mirror.manifest import File, cut_entries
 from mirror.plan import DeletionLimit
 from mirror.rollback import RollbackOptions, RollbackReport, rollback
@@ -37,7 +38,7 @@ from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.sync import SyncOptions, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 from mirror.verify import verify
 
 __all__ = ["shared_folder"]

@@ -36,14 +36,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         server.init("www")
         (folder / "site").mkdir()
         (folder / "site/page.html").write_bytes(os.urandom(5000))
-        mirror.sync(folder / "site", f"{server.url}/www", key_file=server.key_file)
+        server.init("tree", "tree")
+        for name in ("www", "tree"):
+            mirror.sync(folder / "site", f"{server.url}/{name}", key_file=folder / "all.key")
         yield server
 
 
 def ask(case: Any, server: Served) -> requests.Response:
-    """The answer to a case, in the target that there is, signed."""
-    if "name" in case.path_parameters and len(case.path_parameters["name"]) % 2:  # else in one that is not there
-        case.path_parameters["name"] = "www"
+    """The answer to a case, in a target that there is or in one that is not, signed."""
+    name = case.path_parameters.get("name", "")
+    if len(name) % 4:
+        of_trees = case.operation.path.endswith(("/-/live", "/-/publish"))
+        case.path_parameters["name"] = "tree" if of_trees or len(name) % 4 == 2 else "www"
     request = requests.Request(**case.as_transport_kwargs(base_url=server.url)).prepare()
     headers = {name: str(value) for name, value in request.headers.items()}
     body = request.body.encode() if isinstance(request.body, str) else request.body or b""
@@ -90,6 +94,7 @@ def test_whatever_is_asked_is_answered(case: Any, server: Served) -> None:
 
 def test_the_target_is_what_it_was(server: Served) -> None:
     assert mirror.verify(server.root / "www").exit_code == 0
+    assert mirror.verify(server.root / "tree", against=server.folder / "site").exit_code == 0
     assert "Traceback" not in server.log
     assert "this should not have happened" not in server.log
     assert "note: POST" not in server.log  # a failure is told like that

@@ -32,9 +32,10 @@ from servers import Visitor
 from trees import clean
 from visits import ROOT, Served, serving
 
+from mirror.making import Making
 from mirror.site import SiteSpec
 from mirror.sync import SyncOptions, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 
 BIG = noise(9_000_000, 4)  # class 1, more than 64 chunks: its list of chunks is an object of its own
 SMALL = noise(400_000, 5)  # class 0, a few chunks

@@ -29,6 +29,7 @@ from mirror import log
 from mirror.errors import TargetMissingError, TemporaryError, UsageError
 from mirror.hold import hold_of
 from mirror.keys import record_number
+from mirror.making import Making
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
 from mirror.rollback import RollbackOptions, rollback
@@ -36,7 +37,7 @@ from mirror.site import SiteSpec
 from mirror.store import Data, Stat, StoreSpec
 from mirror.store.memory import MemoryStore
 from mirror.sync import SyncOptions, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 from mirror.verify import VerifyOptions, verify
 
 T = TypeVar("T")

@@ -24,12 +24,13 @@ from drive import as_nobody, cli, give_to_nobody, process, same, shape, shared_f
 from mirrors import BEGINNING, make_site, mirror, noise, settle, target_in, tree, write
 
 from mirror.events import Change, Job, Notice, Stamped
+from mirror.making import Making
 from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
 from mirror.store import StoreSpec
 from mirror.survey import LookOptions
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 
 __all__ = ["shared_folder"]
 MAKE = Making("packed", "www")

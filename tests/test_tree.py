@@ -27,6 +27,7 @@ from mirror.contents import cat, ls, snapshots, sums
 from mirror.envelope import SEGMENT
 from mirror.errors import DamageError, InTheWayError, UsageError
 from mirror.events import Job, PhaseBegan, Stamped
+from mirror.making import Making
 from mirror.manifest import File, cut_entries
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
@@ -36,7 +37,7 @@ from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
 from mirror.sync import SyncOptions, sync
-from mirror.target import Making, TargetSpec, open_target
+from mirror.target import TargetSpec, open_target
 from mirror.transfer import up
 from mirror.verify import VerifyOptions, verify
 

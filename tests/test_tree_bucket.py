@@ -24,6 +24,7 @@ from mirror import log, spelling
 from mirror.errors import InTheWayError, UsageError
 from mirror.events import Event, Job, Notice, PhaseBegan
 from mirror.lease import Lease
+from mirror.making import Making
 from mirror.pick import Reading
 from mirror.plan import DeletionLimit
 from mirror.restore import RestoreOptions, restore
@@ -33,7 +34,7 @@ from mirror.site.routes import Routes
 from mirror.store import StoreSpec
 from mirror.survey import LookOptions
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec, open_target
+from mirror.target import TargetSpec, open_target
 from mirror.verify import VerifyOptions, verify
 
 EVERYTHING = DeletionLimit(percent=100)

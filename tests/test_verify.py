@@ -24,6 +24,7 @@ from mirror.errors import DamageError, InterruptedRunError, NotFound, TargetMiss
 from mirror.events import Advanced, Event, Job, PhaseBegan, ProblemFound
 from mirror.index import StoredPack, encode_fragments
 from mirror.keys import INDEX, PACK, ObjectName, show
+from mirror.making import Making
 from mirror.manifest import File
 from mirror.pack import PackBuilder
 from mirror.pick import Reading
@@ -31,7 +32,7 @@ from mirror.site import Filter, SiteSpec
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store.memory import MemoryStore
 from mirror.sync import SyncOptions, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 from mirror.verify import VerifyOptions, VerifyReport, verify
 
 

@@ -25,13 +25,14 @@ from mirror.contents import cat, ls, snapshots, sums
 from mirror.create import init
 from mirror.differ import diff, diff_site
 from mirror.errors import DamageError, MirrorError, TargetMissingError, TemporaryError, UsageError
+from mirror.making import Making
 from mirror.restore import RestoreOptions, restore
 from mirror.rollback import RollbackOptions, rollback
 from mirror.site import SiteSpec
 from mirror.store import StoreSpec
 from mirror.store.web import WebStore
 from mirror.sync import SyncOptions, sync
-from mirror.target import Making, TargetSpec
+from mirror.target import TargetSpec
 from mirror.verify import VerifyOptions, verify
 
 OPEN = "server { listen 80; root /srv/www; autoindex off; }"

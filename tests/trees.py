@@ -14,11 +14,12 @@ from byhand import assert_told
 from mirrors import BEGINNING, Item, settle, tree, write
 
 from mirror.events import Problem
+from mirror.making import Making
 from mirror.restore import RestoreOptions, restore
 from mirror.site import SiteSpec
-from mirror.store.open import open_store
+from mirror.store.open import is_folder_url, open_store
 from mirror.sync import SyncOptions, SyncReport, sync
-from mirror.target import Making, TargetSpec, is_folder_url, located
+from mirror.target import TargetSpec, located
 
 Night = dict[bytes, Item]
 MAKE = Making("tree", "www")

@@ -43,7 +43,7 @@ class ChangesFile:
 
     def check_apart(self, *ends: str) -> None:
         """UsageError when the list would lie in one of the ends: it would be mirrored, or people would see it."""
-        from mirror.target import folder_of, is_folder_url
+        from mirror.store.open import folder_of, is_folder_url
 
         for end in (os.path.realpath(folder_of(url)) for url in ends if is_folder_url(url)):
             if self._path.startswith(end.rstrip("/") + "/"):

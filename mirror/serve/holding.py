@@ -28,6 +28,7 @@ from mirror.errors import DamageError, MirrorError, NotFound
 from mirror.index import Fragment
 from mirror.keys import LATEST_KEY, MIRROR_KEY, STORE, STORE_KEY, ObjectName, path_fault, record_number
 from mirror.log import RECORD_MAX, Record
+from mirror.making import PACKED, read_info
 from mirror.manifest import Entry, File, Page
 from mirror.received import note
 from mirror.serve.examine import MOST, Examiner, Hash, Read, Rejected
@@ -38,7 +39,6 @@ from mirror.site.live import is_ours
 from mirror.site.open import open_site
 from mirror.store import MaintainedStore, Stat
 from mirror.store.fs import Draft, FolderStore
-from mirror.target import PACKED, read_info
 from mirror.unfinished import unfinished
 
 HINT_MAX: Final = 4096

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mirror.errors import UsageError
@@ -56,6 +57,21 @@ def normalise_url(url: str) -> str:
         raise UsageError("cannot use", where=f"{scheme}://…@{rest.partition('@')[2]}", why="there are credentials in the URL",
                          hint="put them into the environment or a profile")  # fmt: skip
     return f"{scheme}://{rest.rstrip('/')}"
+
+
+def is_folder_url(url: str) -> bool:
+    """Whether a URL means a local folder."""
+    return "://" not in url or url.startswith("file://")
+
+
+def is_web_url(url: str) -> bool:
+    """Whether a URL means files behind a web server."""
+    return url.startswith(("http://", "https://"))
+
+
+def folder_of(url: str) -> Path:
+    """The absolute path behind a folder's URL."""
+    return Path(os.path.abspath(url.removeprefix("file://")))
 
 
 def _open(spec: StoreSpec, url: str) -> MaintainedStore:

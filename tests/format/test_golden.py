@@ -39,6 +39,7 @@ from mirror.errors import DamageError, UsageError
 from mirror.index import StoredPack, decode_fragment, encode_fragments
 from mirror.keys import INDEX, MANIFEST, ObjectName, record_key, segment_cut
 from mirror.keys import PACK as PACKS
+from mirror.making import new_info, read_info
 from mirror.manifest import (
     ChangeLine,
     Entry,
@@ -64,7 +65,6 @@ from mirror.manifest import (
 from mirror.pack import PackBuilder, read_block, read_footer, scan_blocks
 from mirror.snapshot import list_content
 from mirror.store.memory import MemoryStore
-from mirror.target import new_info, read_info
 
 GOLDEN: dict[str, str] = json.loads(Path(__file__).with_name("golden.json").read_text("ascii"))
 PRINT = xxh3_128_digest(b"hello")
