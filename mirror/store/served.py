@@ -28,8 +28,12 @@ _EVENT_BYTES: Final = 1 << 20
 _WRITE: Final = "cannot write"
 
 
+ALIVE: Final = "alive"
+
+
 class Told(NamedTuple):
-    """An event of a publish: its number on the server, its name as in docs/events.md, its members."""
+    """An event of a publish: its number on the server, its name as in docs/events.md, its members. ALIVE, with number 0: there is
+    none, and the publish goes on."""
 
     number: int
     name: str
@@ -166,6 +170,8 @@ def _events(pieces: Iterable[bytes]) -> Iterator[Told]:
         held += piece
         *blocks, held = held.split(b"\n\n")
         for block in blocks:
+            if block == b": it goes on":
+                yield Told(0, ALIVE, {})
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             try:
                 values = json.loads(fields.get(b"data", b""))
