@@ -84,8 +84,8 @@ class _Following:
         self.failure: dict[str, Any] = {}
 
     def listen(self) -> bool:
-        """Hear it until the stream ends; whether a publish is going on there. It may be long without news: it waits for another run,
-        or for its turn, or looks through millions of entries."""
+        """Hear it until the stream ends; whether a publish is going on there. It may be long without news: it waits for another
+        run, or for its turn, or looks through millions of entries."""
         before, alive, self.failure = self._heard, False, {}
         try:
             for told in self._stream():
