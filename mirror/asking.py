@@ -17,11 +17,12 @@ from mirror import log
 from mirror.errors import InTheWayError, MirrorError, TemporaryError
 from mirror.events import PROBLEM_KINDS as KINDS
 from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, SnapshotCommitted
-from mirror.store.served import ServedStore, Told
+from mirror.store.served import ALIVE, ServedStore, Told
 from mirror.target import Target
 from mirror.unfinished import unfinished
 
 _PATIENCE: Final = 60.0  # seconds without a word from the server, or without an end that the log knows
+_QUIET: Final = 60.0  # seconds without news, after which that is said
 _PAUSE: Final = 1.0
 _DEATHS: Final = 5  # after which it is not asked for again
 # Kinds of failures after which it is asked for again: the process said nothing of its end, or was ended together with the server.
@@ -79,19 +80,34 @@ class _Following:
     def __init__(self, store: ServedStore, job: Job, on_problem: Callable[[Problem], None]) -> None:
         self.store, self._job, self._on_problem = store, job, on_problem
         self._heard = 0
+        self._news = time.monotonic()
         self.history = 0
         self.failure: dict[str, Any] = {}
 
     def listen(self) -> bool:
-        """Hear it until the stream ends; whether anything was said, be it that it goes on."""
-        self.failure, heard = {}, False
+        """Hear it until the stream ends; whether a publish is going on there. It may be long without news: it waits for another
+        run, or for its turn, or looks through millions of entries."""
+        before, alive, self.failure = self._heard, False, {}
         try:
-            for told in self.store.follow(self._heard):
-                self._heard, heard = max(self._heard, told.number), True
+            for told in self._stream():
+                if told.name == ALIVE:
+                    alive = True
+                    self._say_if_quiet()
+                    continue
+                self._heard, self._news = max(self._heard, told.number), time.monotonic()
                 self._say(told)
         except TemporaryError:
             pass  # the link broke, or the server ends: it is asked again
-        return heard
+        return alive or self._heard > before
+
+    def _say_if_quiet(self) -> None:
+        if time.monotonic() - self._news >= _QUIET:
+            text = "the server goes on, and has had nothing new to say for a minute; Ctrl-C leaves it to end the publish alone"
+            self._job.say(Notice("quiet", text))
+            self._news = time.monotonic() + 9 * _QUIET
+
+    def _stream(self) -> Iterator[Told]:
+        return self.store.follow(self._heard)
 
     def _say(self, told: Told) -> None:
         values = told.values

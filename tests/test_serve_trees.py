@@ -6,6 +6,7 @@ The server is a process of its own, and so is each publish. What became of the t
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import shutil
 import signal
@@ -23,7 +24,7 @@ from serving import Served
 from test_serve import run, things
 
 import mirror
-from mirror import log
+from mirror import asking, log
 from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
@@ -510,6 +511,49 @@ def test_the_stream_can_be_heard_again_from_any_number(target: Tree) -> None:
     assert told[-1].values["snapshot"] == 3
     assert [each.number for each in store.follow(told[-2].number)] == [told[-1].number]
     assert [each.number for each in told] == sorted({each.number for each in told})
+
+
+@pytest.mark.long
+def test_a_publish_that_has_nothing_to_say_for_long_is_waited_for(target: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody on that machine is at the tree, and the publish waits for him."""
+    monkeypatch.setattr(asking, "_PATIENCE", 4.0)
+    monkeypatch.setattr(asking, "_QUIET", 3.0)
+    seen: list[Any] = []
+    folder = os.open(target.live, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        away = Away(target, listeners=[seen.append])
+        time.sleep(35)  # a stream takes 25 s
+        assert away.thread.is_alive(), away.error
+    finally:
+        os.close(folder)
+    assert away.ends().exit_code == 0
+    assert [stamped.event.kind for stamped in seen if type(stamped.event).__name__ == "Notice"] == ["quiet"]
+    target.is_like_the_site()
+
+
+def test_those_who_only_listen_leave_room_for_others(target: Tree) -> None:
+    """Four hundred connections are all that there are."""
+    target.sync()
+    store = ServedStore(StoreSpec(target.url, key_file=str(target.key("reader"))))
+    folder = os.open(target.live, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        write(target.site / "index.html", b"new")
+        away = Away(target)
+        while not publishes(target.live):
+            time.sleep(0.01)
+        listeners = [threading.Thread(target=lambda: list(store.follow(0)), daemon=True) for _ in range(60)]
+        for each in listeners:
+            each.start()
+        end = time.monotonic() + 20
+        while sum(each.is_alive() for each in listeners) > 16 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert sum(each.is_alive() for each in listeners) == 16
+        assert mirror.snapshots(target.url, key_file=target.key())[-1].number == 3
+    finally:
+        os.close(folder)
+    assert away.ends().exit_code == 0
 
 
 # Who does not belong there
