@@ -89,7 +89,7 @@ class _Following:
         run, or for its turn, or looks through millions of entries."""
         before, alive, self.failure = self._heard, False, {}
         try:
-            for told in self._stream():
+            for told in self.store.follow(self._heard):
                 if told.name == ALIVE:
                     alive = True
                     self._say_if_quiet()
@@ -105,9 +105,6 @@ class _Following:
             text = "the server goes on, and has had nothing new to say for a minute; Ctrl-C leaves it to end the publish alone"
             self._job.say(Notice("quiet", text))
             self._news = time.monotonic() + 9 * _QUIET
-
-    def _stream(self) -> Iterator[Told]:
-        return self.store.follow(self._heard)
 
     def _say(self, told: Told) -> None:
         values = told.values

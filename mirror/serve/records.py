@@ -145,6 +145,10 @@ class Clerk:
             if not all(any(a <= first and last <= b for a, b in live.spans) for first, last in record.live.spans):
                 raise Rejected("it calls a snapshot live that was not")
             return
+        if record.kind == log.IMPORT and body["publish"].get("history") is False and MAY_PRUNE not in rights:
+            # Whoever publishes it would take the older snapshots out of the live ones, and what they need away.
+            why = "it is to be published with --no-history: that forgets older snapshots, and needs the right prune"
+            raise Rejected(why, "rights")
         expected = live.plus(record.number) if record.kind == log.SNAPSHOT else live
         if record.live != expected:
             raise Rejected("its live snapshots are not those of the record before it: no right but prune may forget one")
