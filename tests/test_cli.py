@@ -29,7 +29,7 @@ from visits import stop_when_it_listens
 import mirror
 from mirror.access import KeyFile
 from mirror.cli import _sentence as sentence_of
-from mirror.cli import commands, listing, named, serving, words
+from mirror.cli import commands, listing, named, parsing, serving, words
 from mirror.cli.session import Session
 from mirror.cli.streams import Out
 from mirror.errors import MirrorError, TemporaryError, UsageError
@@ -281,7 +281,7 @@ def test_every_flag_is_heeded_from_the_line_and_from_the_environment(way: str, t
         if flag.name not in ("quick", "part") and flag.dest not in left_out:  # these two do not go together
             value = (OF_TREES if verb in ("sync", "publish") else {}).get(flag.name, VALUES.get(flag.name))
             arguments += [f"--{flag.name}", *([str(value)] if flag.value else [])]
-    given, said = words.parse(words.VERBS[verb], [*(["."] if way == "serve --keys" else PLACES[verb]), *arguments])
+    given, said = parsing.parse(words.VERBS[verb], [*(["."] if way == "serve --keys" else PLACES[verb]), *arguments])
     session = Session(verb, "mirror", Out())
     given, asked = named.resolve(words.VERBS[verb], given, said, {}, session.notice)
     session.begin(asked)

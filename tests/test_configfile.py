@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror import config, configfile
-from mirror.cli import words
+from mirror.cli import parsing, words
 from mirror.config import Settings
 from mirror.configfile import NamedMirror, lines_of
 from mirror.errors import UsageError
 from mirror.spelling import VALUES
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONS = words.configurable()
+OPTIONS = parsing.configurable()
 
 
 def parse(text: str | bytes) -> dict[str, NamedMirror]:

@@ -1,6 +1,7 @@
 """The command line: parse, open, call one verb, render, exit code. The only place that prints or exits.
 
-    words.py      verbs and flags, parsing
+    words.py      verbs and flags
+    parsing.py    reads a command line by them
     manual.py     help
     named.py      mirrors that mirror.toml names
     commands.py   one function for each verb
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 from mirror import __version__, config
-from mirror.cli import named, words
+from mirror.cli import named, parsing, words
 from mirror.cli.streams import Gone, Interrupts, Out, complain, drop_output, open_closed_streams
 from mirror.errors import InterruptedRunError, MirrorError, TemporaryError
 
@@ -67,7 +68,7 @@ def _told_at_once(arguments: list[str]) -> str:
     if not arguments or arguments[0] in _HELP or arguments == ["help"]:
         return manual.help_of_all()
     if arguments[0] == "help":
-        return manual.help_of(words.verb_of(arguments[1]))
+        return manual.help_of(parsing.verb_of(arguments[1]))
     asked = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return manual.help_of(words.VERBS[arguments[0]]) if arguments[0] in words.VERBS and set(asked) & set(_HELP) else ""
 
@@ -78,13 +79,13 @@ def _command(name: str, rest: list[str], out: Out, interrupts: Interrupts) -> in
 
     session = Session(name, shlex.join(["mirror", name, *_open_ended(rest)]), out)
     try:
-        verb = words.verb_of(name)
+        verb = parsing.verb_of(name)
         names = {flag.dest for flag in verb.flags}
         if "json" in names and config.wants_json(rest):
             session.speak_json()  # also of errors in the other arguments
-        said, given = words.parse(verb, rest)
+        said, given = parsing.parse(verb, rest)
         said, asked = named.resolve(verb, said, given, config.environment(names), session.notice)
-        words.check_count(verb, said)
+        parsing.check_count(verb, said)
         session.begin(asked)
         session.job.listeners = [*session.job.listeners, interrupts.insist]
         return COMMANDS[verb.name](session, said)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mirror import config
-from mirror.cli import words
+from mirror.cli import parsing, words
 from mirror.config import Settings
 from mirror.errors import UsageError
 
@@ -28,7 +28,7 @@ def resolve(
     """(words, settings) of a command, names replaced by the ends that they stand for. given, variables: as `Settings` takes them;
     say: told (kind, text). UsageError for a wrong configuration, an end that the mirror does not have, or two mirrors."""
     asked = Settings(given, variables)
-    ends = words.ends_of(verb, said)
+    ends = parsing.ends_of(verb, said)
     places = {end: said[index] for end, index in ends.items()}
     flag = _FLAGS.get(verb.name, "")
     if flag:
@@ -39,7 +39,7 @@ def resolve(
         return said, asked
     from mirror.configfile import read
 
-    known = read(path, words.configurable())
+    known = read(path, parsing.configurable())
     found = {end: known[word] for end, word in bare.items() if word in known}
     if "both" in bare and not found:
         _unknown(bare["both"], path, known)
