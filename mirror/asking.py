@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from mirror import log
-from mirror.errors import AuthError, InTheWayError, MirrorError, TemporaryError
+from mirror.errors import AuthError, InterruptedRunError, InTheWayError, MirrorError, TemporaryError
 from mirror.events import PROBLEM_KINDS as KINDS
 from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, SnapshotCommitted
 from mirror.store.served import ALIVE, ServedStore, Told
@@ -44,23 +44,36 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
     if head is None or not (waits or unfinished(target.store, head) is not None):
         return Published(log.newest_snapshot(target.store, head))
     following = _Following(ServedStore(target.spec.store), job, on_problem)
+    try:
+        newest = _followed(target, head, following)
+    except KeyboardInterrupt:
+        hint = "the server goes on with the publish; run the same command again to see its end"
+        raise InterruptedRunError("interrupted", hint=hint) from None
+    return Published(newest, following.history) if newest is not None else None
+
+
+def _followed(target: Target, head: log.Record, following: _Following) -> log.Record | None:
+    """Ask, and listen until it is done: the newest snapshot; None when the key has not the right to ask."""
+    waits = int(head.body.get("waits") or 0)
     since, died = time.monotonic(), 0
     while True:
-        if not following.store.publish():
-            if head.body.get("waits"):
-                return None
-            why = f"a publish is open since before record {head.number}, and this key has not the right to have it finished"
-            raise AuthError("cannot publish", where=target.url, why=why, hint="ask for a key there with the right publish")
-        if following.listen():
+        may = following.store.publish()
+        if not may and head.body.get("waits"):
+            return None
+        if following.listen():  # without the right as well: it may be going on, for somebody who has it
             since = time.monotonic()
-        head = log.read_head(target.store, head.number)
-        assert head is not None
+        newer = log.read_head(target.store, head.number)
+        assert newer is not None
+        head = newer
         if not head.body.get("waits") and unfinished(target.store, head) is None:
             break
         if following.failure:
             died += following.failure.get("kind") in DIED
             if following.failure.get("kind") not in DIED or died >= _DEATHS:
                 raise _error(target, following.failure)
+        if not may and time.monotonic() - since > _PATIENCE / 2:
+            why = f"a publish is open since before record {head.number}, and this key has not the right to have it finished"
+            raise AuthError("cannot publish", where=target.url, why=why, hint="ask for a key there with the right publish")
         if time.monotonic() - since > _PATIENCE:
             hint = "look at the log of the server; run the same command again to go on"
             raise TemporaryError("cannot publish", where=target.url, why="the server does not come to an end with it", hint=hint)
@@ -70,7 +83,7 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
     if waits and (newest is None or newest.body.get("import") != waits):
         why = f"another run published into it meanwhile, so record {waits} was overtaken"
         raise InTheWayError("cannot publish", where=target.url, why=why, hint="run the same command again")
-    return Published(newest, following.history)
+    return newest
 
 
 class _Following:
