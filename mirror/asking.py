@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from mirror import log
-from mirror.errors import InTheWayError, MirrorError, TemporaryError
+from mirror.errors import InterruptedRunError, InTheWayError, MirrorError, TemporaryError
 from mirror.events import PROBLEM_KINDS as KINDS
 from mirror.events import Advanced, Job, Notice, PhaseBegan, Problem, SnapshotCommitted
 from mirror.store.served import ALIVE, ServedStore, Told
@@ -23,6 +23,7 @@ from mirror.unfinished import unfinished
 
 _PATIENCE: Final = 60.0  # seconds without a word from the server, or without an end that the log knows
 _QUIET: Final = 60.0  # seconds without news, after which that is said
+_UNHEARD: Final = 5.0  # seconds without a word, after which it is somebody else's publish, for who may not have it finished
 _PAUSE: Final = 1.0
 _DEATHS: Final = 5  # after which it is not asked for again
 # Kinds of failures after which it is asked for again: the process said nothing of its end, or was ended together with the server.
@@ -44,24 +45,37 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
     if head is None or not (waits or unfinished(target.store, head) is not None):
         return Published(log.newest_snapshot(target.store, head))
     following = _Following(ServedStore(target.spec.store), job, on_problem)
+    try:
+        newest = _followed(target, head, following)
+    except KeyboardInterrupt:
+        hint = "the server goes on with the publish; run the same command again to see its end"
+        raise InterruptedRunError("interrupted", hint=hint) from None
+    return Published(newest, following.history) if newest is not None else None
+
+
+def _followed(target: Target, head: log.Record, following: _Following) -> log.Record | None:
+    """Ask, and listen until it is done: the newest snapshot; None when the key has not the right to ask."""
+    waits = int(head.body.get("waits") or 0)
     since, died = time.monotonic(), 0
     while True:
-        if not following.store.publish():
-            if head.body.get("waits"):
-                return None
-            why = "a publish is open there, and this key has not the right to have it finished"
-            hint = f"try again when it is done; if it was left, somebody with that right says: mirror publish {target.url}"
-            raise InTheWayError("cannot go on", where=target.url, why=why, hint=hint)
-        if following.listen():
+        may = following.store.publish()
+        if not may and head.body.get("waits"):
+            return None
+        if following.listen():  # without the right as well: it may be going on, for somebody who has it
             since = time.monotonic()
-        head = log.read_head(target.store, head.number)
-        assert head is not None
+        newer = log.read_head(target.store, head.number)
+        assert newer is not None
+        head = newer
         if not head.body.get("waits") and unfinished(target.store, head) is None:
             break
         if following.failure:
             died += following.failure.get("kind") in DIED
             if following.failure.get("kind") not in DIED or died >= _DEATHS:
                 raise _error(target, following.failure)
+        if not may and time.monotonic() - since > _UNHEARD:
+            why = "a publish is open there, and this key has not the right to have it finished"
+            hint = f"try again when it is done; if it was left, somebody with that right says: mirror publish {target.url}"
+            raise InTheWayError("cannot go on", where=target.url, why=why, hint=hint)
         if time.monotonic() - since > _PATIENCE:
             hint = "look at the log of the server; run the same command again to go on"
             raise TemporaryError("cannot publish", where=target.url, why="the server does not come to an end with it", hint=hint)
@@ -71,7 +85,7 @@ def publish_there(target: Target, head: log.Record | None, job: Job, on_problem:
     if waits and (newest is None or newest.body.get("import") != waits):
         why = f"another run published into it meanwhile, so record {waits} was overtaken"
         raise InTheWayError("cannot publish", where=target.url, why=why, hint="run the same command again")
-    return Published(newest, following.history)
+    return newest
 
 
 class _Following:

@@ -450,6 +450,45 @@ def test_a_client_that_dies_leaves_the_publish_to_the_server(target: Tree) -> No
     assert target.sync().snapshot == 0
 
 
+def test_a_client_that_is_interrupted_says_that_the_server_goes_on(target: Tree) -> None:
+    folder = os.open(target.live, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # so the publish waits
+        client = subprocess.Popen(
+            ["python", "-m", "mirror", "sync", str(target.site), target.url],
+            env={**os.environ, "MIRROR_KEY_FILE": str(target.key()), "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+            stderr=subprocess.PIPE,
+        )
+        while not publishes(target.live):
+            assert client.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)
+        client.send_signal(signal.SIGINT)
+        _, said = client.communicate()
+    finally:
+        os.close(folder)
+    assert client.returncode == 130
+    assert b"interrupted; the server goes on with the publish; run the same command again to see its end" in said
+    end = time.monotonic() + 60
+    while target.kinds[-1] != "prune" and time.monotonic() < end:
+        time.sleep(0.05)
+    target.is_like_the_site()
+
+
+def test_a_key_that_may_only_append_waits_while_something_is_published(target: Tree, tmp_path: Path) -> None:
+    """It cannot have it finished, and need not: somebody does."""
+    many_files(target.site)
+    away = Away(target)
+    while "publishing" not in target.kinds:
+        assert away.thread.is_alive()
+        time.sleep(0.005)
+    write(target.site / "index.html", b"newer")
+    report = target.sync("nightly", cache_dir=tmp_path / "another host")
+    assert report.exit_code == 0
+    assert report.waits
+    assert away.ends().exit_code in (0, 24)
+
+
 def test_a_server_that_begins_finishes_what_was_open(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     with Served(tmp_path / "server") as server:
