@@ -270,7 +270,8 @@ class LiveChanges:
         right = first is not None and stat.S_ISREG(first.st_mode) and first.st_size == after.size and not is_ours(after.link)
         right = right and (after.mtime is None or (first is not None and first.st_mtime_ns == after.mtime))
         if not right or (self.recover and not self.is_there(after.link, after)):
-            raise Unexpected("the file that it is a hard link to is not what it should be")
+            self._apart(step, after)
+            return
         if first is not None and there is not None and (first.st_dev, first.st_ino) == (there.st_dev, there.st_ino):
             self.leftover(step)
             return
@@ -278,6 +279,15 @@ class LiveChanges:
             self.leftover(step)
         live.stage_hard_link(path, after.link)
         live.put(path, expected_of(step))
+
+    def _apart(self, step: Step, after: File) -> None:
+        """A hard link whose first name is not what it should be: somebody was there, and no sync looks at it until it changes. It
+        stands as a file of its own until then, else it would fail every night, and with it all deletions."""
+        if self.recover:
+            self.leftover(step)
+        if not self.obtain(after):
+            raise Unexpected("the file that it is a hard link to is not what it should be, and its content can be had from nowhere")
+        self.live.put(step.path, expected_of(step))
 
     def _set(self, path: bytes, after: File) -> None:
         self.items.unset += bool(self.live.writer.describe_file(path, description(after, self.works.owners)))

@@ -6,6 +6,7 @@ The server is a process of its own, and so is each publish. What became of the t
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import shutil
 import signal
@@ -23,7 +24,7 @@ from serving import Served
 from test_serve import run, things
 
 import mirror
-from mirror import log
+from mirror import asking, log
 from mirror.errors import AuthError, InTheWayError, MirrorError, NotFound, TemporaryError, UsageError
 from mirror.store import StoreSpec
 from mirror.store.fs import FolderStore
@@ -242,7 +243,7 @@ def test_what_a_tree_elsewhere_cannot(target: Tree) -> None:
 
 
 def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
-    """A draft of each changed file comes on top of packs. Else the packs of an import that cannot be published fill the disk."""
+    """A draft of each changed file comes on top of packs. Else those of an import that cannot be published fill the disk."""
     target.sync()
     with open(target.site / "huge", "wb") as stream:
         stream.truncate(shutil.disk_usage(target.live).free + (1 << 30))
@@ -251,14 +252,17 @@ def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
     assert target.has_packs() == []
 
 
-def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(target: Tree) -> None:
+def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(
+    target: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may be a sync of somebody else that is at work: no fault of the key, which would be another exit code."""
+    monkeypatch.setattr(asking, "_PATIENCE", 2.0)
     target.sync()
     head, snapshot = target.records[-1], target.records[2]
     names = ("source", "started", "tags", "filters", "manifest", "totals")
     members = {name: snapshot.body[name] for name in names} | {"parents": [3], "expected": None, "owner": "f" * 32}
     assert log.append(target.store, log.draft(log.PUBLISHING, head.body["target"], head, head.live, **members))
-    with pytest.raises(InTheWayError, match=r"a publish is open there.*somebody with that right says: mirror publish"):
+    with pytest.raises(InTheWayError, match=r"a publish is open since.*somebody with that right says: mirror publish"):
         target.sync("nightly")
     assert target.sync().exit_code == 0
     assert "takeover" in target.kinds
@@ -412,6 +416,45 @@ def test_a_client_that_dies_leaves_the_publish_to_the_server(target: Tree) -> No
     assert target.sync().snapshot == 0
 
 
+def test_a_client_that_is_interrupted_says_that_the_server_goes_on(target: Tree) -> None:
+    folder = os.open(target.live, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # so the publish waits
+        client = subprocess.Popen(
+            ["python", "-m", "mirror", "sync", str(target.site), target.url],
+            env={**os.environ, "MIRROR_KEY_FILE": str(target.key()), "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+            stderr=subprocess.PIPE,
+        )
+        while not publishes(target.live):
+            assert client.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)
+        client.send_signal(signal.SIGINT)
+        _, said = client.communicate()
+    finally:
+        os.close(folder)
+    assert client.returncode == 130
+    assert b"interrupted; the server goes on with the publish; run the same command again to see its end" in said
+    end = time.monotonic() + 60
+    while target.kinds[-1] != "prune" and time.monotonic() < end:
+        time.sleep(0.05)
+    target.is_like_the_site()
+
+
+def test_a_key_that_may_only_append_waits_while_something_is_published(target: Tree, tmp_path: Path) -> None:
+    """It cannot have it finished, and need not: somebody does."""
+    many_files(target.site)
+    away = Away(target)
+    while "publishing" not in target.kinds:
+        assert away.thread.is_alive()
+        time.sleep(0.005)
+    write(target.site / "index.html", b"newer")
+    report = target.sync("nightly", cache_dir=tmp_path / "another host")
+    assert report.exit_code == 0
+    assert report.waits
+    assert away.ends().exit_code in (0, 24)
+
+
 def test_a_server_that_begins_finishes_what_was_open(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     with Served(tmp_path / "server") as server:
@@ -473,6 +516,49 @@ def test_the_stream_can_be_heard_again_from_any_number(target: Tree) -> None:
     assert told[-1].values["snapshot"] == 3
     assert [each.number for each in store.follow(told[-2].number)] == [told[-1].number]
     assert [each.number for each in told] == sorted({each.number for each in told})
+
+
+@pytest.mark.long
+def test_a_publish_that_has_nothing_to_say_for_long_is_waited_for(target: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody on that machine is at the tree, and the publish waits for him."""
+    monkeypatch.setattr(asking, "_PATIENCE", 4.0)
+    monkeypatch.setattr(asking, "_QUIET", 3.0)
+    seen: list[Any] = []
+    folder = os.open(target.live, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        away = Away(target, listeners=[seen.append])
+        time.sleep(35)  # a stream takes 25 s
+        assert away.thread.is_alive(), away.error
+    finally:
+        os.close(folder)
+    assert away.ends().exit_code == 0
+    assert [stamped.event.kind for stamped in seen if type(stamped.event).__name__ == "Notice"] == ["quiet"]
+    target.is_like_the_site()
+
+
+def test_those_who_only_listen_leave_room_for_others(target: Tree) -> None:
+    """Four hundred connections are all that there are."""
+    target.sync()
+    store = ServedStore(StoreSpec(target.url, key_file=str(target.key("reader"))))
+    folder = os.open(target.live, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        write(target.site / "index.html", b"new")
+        away = Away(target)
+        while not publishes(target.live):
+            time.sleep(0.01)
+        listeners = [threading.Thread(target=lambda: list(store.follow(0)), daemon=True) for _ in range(60)]
+        for each in listeners:
+            each.start()
+        end = time.monotonic() + 20
+        while sum(each.is_alive() for each in listeners) > 16 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert sum(each.is_alive() for each in listeners) == 16
+        assert mirror.snapshots(target.url, key_file=target.key())[-1].number == 3
+    finally:
+        os.close(folder)
+    assert away.ends().exit_code == 0
 
 
 # Who does not belong there

@@ -353,6 +353,29 @@ def test_what_is_to_be_deleted_may_be_gone_already(tmp_path: Path, target: Targe
     assert restored(target, report.snapshot, tmp_path / "out") == tree(site)
 
 
+def test_a_hard_link_to_a_file_that_somebody_changed_stands_alone(tmp_path: Path, target: TargetSpec) -> None:
+    """The file that it leads to has not changed in the site, so no sync looks at it; the link must not fail for ever."""
+    site = tmp_path / "site"
+    write(site / "a", b"what it should be")
+    write(site / "gone", b"gone")
+    clean(site, target)
+    there = Path(target.store.url)
+    (there / "a").write_bytes(b"spoilt")
+    os.link(site / "a", site / "b")
+    (site / "gone").unlink()
+    settle(site)
+    report = publish(site, target)
+    assert report.problems == []
+    assert (there / "b").read_bytes() == b"what it should be"
+    assert not (there / "gone").exists()
+    assert publish(site, target).snapshot == 0
+    assert restored(target, report.snapshot, tmp_path / "out") == tree(site)
+    os.utime(site / "a", ns=(BEGINNING + 1, BEGINNING + 1))
+    assert kinds(publish(site, target).problems) == [("a", "drift")]
+    assert (there / "a").read_bytes() == b"what it should be"
+    assert (there / "a").stat().st_ino == (there / "b").stat().st_ino
+
+
 def test_a_source_without_folders(tmp_path: Path, target: TargetSpec) -> None:
     """As S3 lists: files only. Folders are made for them, and go with the last of them."""
     MemoryFileSystem.store.clear()

@@ -373,7 +373,7 @@ class Protocol:
         if what not in services or (what in ("live", "publish") and not held.tree):
             raise Refusal(404, "no-object", "there is no such service")
         if what == "publish" and ask.method == "GET":
-            return self._trees.follow(held, query.get("after", "0"))
+            return self._trees.follow(held, query.get("after", "0"), ask.key.name if ask.key else "")
         if ask.method != services[what] and (ask.method, services[what]) != ("HEAD", "GET"):
             raise Refusal(405, "method", f"it takes {services[what]}")
         if what == "publish":

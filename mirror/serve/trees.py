@@ -8,11 +8,13 @@ trees.publish(held)
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from contextlib import suppress
 from typing import Any, Final
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from mirror.access import PUBLISH
 from mirror.errors import MirrorError, NotFound
@@ -23,11 +25,28 @@ from mirror.serve.ranges import stretch
 from mirror.serve.refusals import Refusal, as_json
 from mirror.signing import DIGESTED
 
+LISTENING_MOST: Final = 16  # streams of events with one key: each takes a connection, of which there are 400
 _BYTES: Final = {
     "accept-ranges": "bytes",
     "content-type": "application/octet-stream",
     "cache-control": "no-store, no-transform",
 }
+
+
+class _Counted(StreamingResponse):
+    """A stream that counts as one of its listener's from now to its end, however that comes."""
+
+    def __init__(self, listening: Counter[str], who: str, *of_response: Any) -> None:
+        super().__init__(*of_response)
+        self._listening, self._who = listening, who
+        listening[who] += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `StreamingResponse`."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._listening[self._who] -= 1
 
 
 class Trees:
@@ -36,6 +55,7 @@ class Trees:
     def __init__(self, terms: Terms, say: Callable[[str, str], None], in_thread: Callable[..., Awaitable[Any]]) -> None:
         self._terms, self._say, self._in_thread = terms, say, in_thread
         self._publications: Publications | None = None  # made in the event loop
+        self._listening: Counter[str] = Counter()  # open streams of events, by key
 
     def begin(self, holding: Holding) -> None:
         """Have finished what was left open."""
@@ -64,13 +84,17 @@ class Trees:
         self.publish(held)
         return as_json({"result": "publishing"})
 
-    def follow(self, held: Held, after: str) -> Response:
-        """What is said of the newest publish behind that number."""
+    def follow(self, held: Held, after: str, who: str) -> Response:
+        """What is said of the newest publish behind that number. who: the name of the key that asks."""
         if not (after.isascii() and after.isdigit() and len(after) <= 18):
             raise Refusal(400, "bad-request", "it is asked behind a number")
         found = self._publications.of(held.name) if self._publications else None
         headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
-        return StreamingResponse(found.follow(int(after)) if found else _nothing(), 200, headers, "text/event-stream")
+        if self._listening[who] >= LISTENING_MOST:
+            headers["connection"] = "close"
+            return Response(b": too many listen with this key; ask again\n\n", 200, headers, "text/event-stream")
+        events = found.follow(int(after)) if found else _nothing()
+        return _Counted(self._listening, who, events, 200, headers, "text/event-stream")
 
     async def live(self, held: Held, quoted: str, asked: str, *, body: bool) -> Response:
         """A part of a file of the live folder, 1 MiB at most. quoted: its path in base64url; asked: the Range header."""

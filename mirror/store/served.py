@@ -27,11 +27,12 @@ _STREAM_BYTES: Final = 1 << 30
 _EVENT_BYTES: Final = 1 << 20
 _WRITE: Final = "cannot write"
 _GOES_ON: Final = b": it goes on"  # what is said where nothing has happened for a while
+ALIVE: Final = "alive"
 
 
 class Told(NamedTuple):
-    """An event of a publish: its number on the server, its name as in docs/events.md, its members. Number 0, without a name: it
-    goes on, and there is nothing to tell."""
+    """An event of a publish: its number on the server, its name as in docs/events.md, its members. ALIVE, with number 0: there is
+    none, and the publish goes on."""
 
     number: int
     name: str
@@ -169,7 +170,7 @@ def _events(pieces: Iterable[bytes]) -> Iterator[Told]:
         *blocks, held = held.split(b"\n\n")
         for block in blocks:
             if block == _GOES_ON:
-                yield Told(0, "", {})
+                yield Told(0, ALIVE, {})
                 continue
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             try:
