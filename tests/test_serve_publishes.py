@@ -80,4 +80,7 @@ def test_what_is_kept_for_who_comes_late_is_bounded() -> None:
 def test_a_word_without_news_is_heard_as_well() -> None:
     """A publish may wait for its turn behind others, or pack for minutes: who follows hears that it goes on."""
     pieces = [b": mirror\n\n: it go", b"es on\n\nid: 5\nevent: phase\nda", b'ta: {"phase":"commit"}\n\n: else\n\n']
-    assert [(told.number, told.name, told.values) for told in _events(pieces)] == [(0, "", {}), (5, "phase", {"phase": "commit"})]
+    assert [(told.number, told.name, told.values) for told in _events(pieces)] == [
+        (0, "alive", {}),
+        (5, "phase", {"phase": "commit"}),
+    ]

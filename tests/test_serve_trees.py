@@ -273,14 +273,17 @@ def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
     assert target.has_packs() == []
 
 
-def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(target: Tree) -> None:
+def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(
+    target: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may be a sync of somebody else that is at work: no fault of the key, which would be another exit code."""
+    monkeypatch.setattr(asking, "_PATIENCE", 2.0)
     target.sync()
     head, snapshot = target.records[-1], target.records[2]
     names = ("source", "started", "tags", "filters", "manifest", "totals")
     members = {name: snapshot.body[name] for name in names} | {"parents": [3], "expected": None, "owner": "f" * 32}
     assert log.append(target.store, log.draft(log.PUBLISHING, head.body["target"], head, head.live, **members))
-    with pytest.raises(InTheWayError, match=r"a publish is open there.*somebody with that right says: mirror publish"):
+    with pytest.raises(InTheWayError, match=r"a publish is open since.*somebody with that right says: mirror publish"):
         target.sync("nightly")
     assert target.sync().exit_code == 0
     assert "takeover" in target.kinds
