@@ -55,8 +55,9 @@ class Owners:
 
     @classmethod
     def of_strangers(cls) -> Owners:
-        """For what somebody else has described: it belongs to who writes it, whoever that is, without set-id bits, and with no
-        extended attributes but `user.*`. Else whoever has a key could make root's programs where root publishes."""
+        """For what somebody else has described: it belongs to who writes it, whoever that is, and he can read it; no set-id bits,
+        and no extended attributes but `user.*`. Else whoever has a key could make root's programs where root publishes, and
+        files that nobody else could ever replace."""
         return cls(False, "", "", strangers=True)
 
     @staticmethod
@@ -117,7 +118,10 @@ class Owners:
         """The mode that an entry is to have here."""
         plain, kind = (_PLAIN_FOLDER, "D") if isinstance(entry, Folder) else (_PLAIN_FILE, "F")
         mode = self._modes.get(kind, plain if entry.mode is None else entry.mode)
-        return mode & ~_SET_ID if self._strangers else mode
+        if not self._strangers:
+            return mode
+        # Who publishes has to read it again: a mode of 0 is no lock for the root that synced it, and one for him.
+        return mode & ~_SET_ID | (0 if os.geteuid() == 0 else 0o700 if isinstance(entry, Folder) else 0o400)
 
     def xattrs(self, entry: File | Folder) -> tuple[tuple[bytes, bytes], ...]:
         """The extended attributes that an entry is to have here."""

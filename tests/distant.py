@@ -204,8 +204,9 @@ class Life:
                 path.write_bytes(path.read_bytes() + b"and more")
             twin = self.walk.root / os.fsdecode(name)
             if self.chance.randrange(2) and twin.is_file() and not twin.is_symlink():  # its chunks are wanted elsewhere
+                wanted = twin.read_bytes() + b"more"
                 self.walk._clear(self.walk.root / "wants")
-                write(self.walk.root / "wants", twin.read_bytes() + b"more", self.walk._time())
+                write(self.walk.root / "wants", wanted, self.walk._time())
         self._tell(f"drift at {sorted(self._drifted)}")
         self._states.append(tree(self.walk.root))
 

@@ -283,7 +283,7 @@ def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(
     names = ("source", "started", "tags", "filters", "manifest", "totals")
     members = {name: snapshot.body[name] for name in names} | {"parents": [3], "expected": None, "owner": "f" * 32}
     assert log.append(target.store, log.draft(log.PUBLISHING, head.body["target"], head, head.live, **members))
-    with pytest.raises(InTheWayError, match=r"a publish is open since.*somebody with that right says: mirror publish"):
+    with pytest.raises(InTheWayError, match=r"a publish is open there.*somebody with that right says: mirror publish"):
         target.sync("nightly")
     assert target.sync().exit_code == 0
     assert "takeover" in target.kinds

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrors import settle, write
+from drive import as_nobody, give_to_nobody, shared_folder
+from mirrors import settle, tree, write
 from serving import Served
 from test_serve_trees import Tree
 
@@ -23,8 +24,11 @@ from mirror.events import Job
 from mirror.manifest import Entry, File, Folder, Redirect, Symlink, cut_entries
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.store import StoreSpec
+from mirror.store.fs import FolderStore
 from mirror.store.served import ServedStore
 from mirror.target import TargetSpec, open_target
+
+__all__ = ["shared_folder"]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +121,40 @@ def test_nobody_gets_files_of_others_or_set_id_bits(target: Tree, stranger: Stra
     mirror.rollback(target.live, at=3, max_delete="100%")
     mirror.rollback(target.live, at=back, max_delete="100%")  # to what was a rollback itself
     is_nobody_elses()
+
+
+def test_what_is_shut_stays_open_to_who_publishes(shared_folder: Path) -> None:
+    """Root syncs files of mode 0 and a folder that is shut; who publishes is not root, and has to read and change them later."""
+    site = shared_folder / "site"
+    shared_folder.chmod(0o777)
+    for name in ("shut/in", "zero", "index.html"):
+        write(site / name, name.encode() * 100)
+    (shared_folder / "server").mkdir()
+    with Served(shared_folder / "server") as server:
+        target = Tree.__new__(Tree)
+        target.server, target.site, target.live = server, site, server.init("www", "tree")
+        target.url, target.store = f"{server.url}/www", FolderStore(str(target.live / ".mirror"))
+        nights = {}
+        for night in range(3):
+            write(site / "zero", b"zero %d" % night)
+            write(site / "shut" / f"new {night}", b"new")
+            settle(site)
+            if os.geteuid() == 0:
+                os.chmod(site / "zero", 0)
+                os.chmod(site / "shut", 0)
+            assert target.sync("nightly").waits
+            give_to_nobody(target.live)
+            done = as_nobody("publish", target.live, "--min-free", "0", "--cache-dir", shared_folder / "cache")
+            assert done.code == 0, done.err
+            nights[target.records[-2].number] = tree(site)
+            os.chmod(site / "shut", 0o755)
+            os.chmod(site / "zero", 0o644)
+        assert mirror.verify(target.live).problems == []
+        for number, there in nights.items():
+            assert mirror.restore(target.live, shared_folder / f"back {number}", at=number).problems == []
+            back = tree(shared_folder / f"back {number}")
+            assert {path: item.content for path, item in back.items()} == {path: item.content for path, item in there.items()}
+            assert back[b"zero"].mode == there[b"zero"].mode  # the snapshot says it as it was
 
 
 def test_no_hard_link_leads_into_the_store(target: Tree, stranger: Stranger) -> None:
