@@ -273,11 +273,8 @@ def test_what_surely_has_no_room_there_is_not_sent(target: Tree) -> None:
     assert target.has_packs() == []
 
 
-def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(
-    target: Tree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_publish_that_is_open_is_in_the_way_of_a_key_that_may_not_finish_it(target: Tree) -> None:
     """It may be a sync of somebody else that is at work: no fault of the key, which would be another exit code."""
-    monkeypatch.setattr(asking, "_PATIENCE", 2.0)
     target.sync()
     head, snapshot = target.records[-1], target.records[2]
     names = ("source", "started", "tags", "filters", "manifest", "totals")
