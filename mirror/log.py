@@ -384,7 +384,8 @@ def draft(kind: str, target_uuid: str, head: Record | None, live: Iterable[int],
 
 def begins_hold(members: Mapping[str, Any], number: int) -> bool:
     """Whether a record of this number begins the hold that it names."""
-    return bool(members.get("hold")) and members["hold"]["record"] == number
+    hold = members.get("hold")
+    return isinstance(hold, dict) and hold.get("record") == number
 
 
 def _names_after(kind: str, head: Record | None) -> dict[str, Any]:
