@@ -12,8 +12,10 @@ from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 from mirror import log
+from mirror.envelope import check_format
 from mirror.errors import DamageError, InterruptedRunError, InTheWayError, NotFound, TemporaryError
 from mirror.events import Job, Notice
+from mirror.keys import MIRROR_KEY, record_key
 from mirror.target import Target, TargetSpec
 
 R = TypeVar("R")
@@ -31,6 +33,13 @@ class Attempting(Protocol):
     def attempt(self, number: int) -> bool:
         """Make one; False when another run was faster. NotFound when an object is missing."""
         ...
+
+
+def check_writable(target: Target, head: log.Record | None) -> None:
+    """UsageError where a newer mirror has written what this one must not go on from."""
+    check_format(target.info, f"{target.store.url}/{MIRROR_KEY}", "write")
+    if head is not None:
+        check_format(head.body, f"{target.store.url}/{record_key(head.number)}", "write")
 
 
 def repeated(run: Attempting, target: Target, what: str) -> None:

@@ -32,8 +32,7 @@ class Bringing:
 
     def base(self, head: log.Record | None) -> log.Record | None:
         """What a sync is compared with: the import that waits, else the newest snapshot."""
-        waits = head.body.get("waits") if head else None
-        return log.read_record(self.target.store, waits) if waits else log.newest_snapshot(self.target.store, head)
+        return log.waiting(self.target.store, head) or log.newest_snapshot(self.target.store, head)
 
     def finish(self, head: log.Record) -> log.Record | None:
         """Have the server finish a publish that is open; the head afterwards."""

@@ -309,6 +309,11 @@ def newest_snapshot(store: ReadableStore, head: Record | None) -> Record | None:
     return newest
 
 
+def waiting(store: ReadableStore, head: Record | None) -> Record | None:
+    """The import that waits to be published as of a head."""
+    return read_record(store, head.body["waits"]) if head is not None and head.body.get("waits") else None
+
+
 def newest_of_site(store: ReadableStore, head: Record, snapshot: Record) -> Record | None:
     """The snapshot that the site itself was last found to be, on the way back from `snapshot` through rollbacks; None when it was
     forgotten."""

@@ -15,19 +15,19 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from mirror import log
 from mirror.asking import publish_there
-from mirror.attempts import repeated, with_or_without_cache
+from mirror.attempts import check_writable, repeated, with_or_without_cache
 from mirror.commit import MOST_PROBLEMS, problem_lines
 from mirror.drafts import Drafts, extent
-from mirror.envelope import check_format, write_time
+from mirror.envelope import write_time
 from mirror.errors import AuthError, DamageError, UsageError
 from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted
-from mirror.keys import MIRROR_KEY, record_key, show
+from mirror.keys import show
 from mirror.lacking import Lacking
 from mirror.lines import Lines
 from mirror.lookup import ChunkIndex
@@ -41,7 +41,7 @@ from mirror.space import Least, check_room
 from mirror.spool import Spool
 from mirror.steps import Step, changes, step_spool
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import source_key
+from mirror.survey import source_key_of
 from mirror.target import Target, TargetSpec, open_target
 from mirror.tree import TreeRun
 from mirror.unfinished import is_emptied, unfinished
@@ -165,14 +165,13 @@ class _Run:
         self.report.forget_problems()
         started = datetime.now(UTC)
         head = log.read_head(self.store, int(self.state.fact("head") or 0))
-        for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
-            check_format(body, f"{self.store.url}/{key}", "write")
-        brought = log.read_record(self.store, head.body["waits"]) if head is not None and head.body.get("waits") else None
-        if unfinished(self.store, head) is not None:
+        check_writable(self.target, head)
+        brought = log.waiting(self.store, head)
+        if head is not None and unfinished(self.store, head) is not None:
             tree = self._tree(brought or head, PublishOptions())
             head = tree.finish(head, lambda: self.index)
             self.report.begin_own()
-            brought = log.read_record(self.store, head.body["waits"]) if head is not None and head.body.get("waits") else None
+            brought = log.waiting(self.store, head)
         self.head = head
         parent = log.newest_snapshot(self.store, head)
         if head is None or brought is None:
@@ -270,13 +269,12 @@ class _Run:
             "problem_count": int(told.get("problem_count", 0)) + report.own_count,
         }
 
-    def _tree(self, source: log.Record | None, options: PublishOptions) -> TreeRun:
-        site = {name: value for name, value in (source.body.get("source", {}) if source else {}).items() if name != "site"}
+    def _tree(self, source: log.Record, options: PublishOptions) -> TreeRun:
         return TreeRun(
             self.target,
             self.target.live,
             None,
-            source_key(site),
+            source_key_of(source),
             self.reader,
             self.dooms,
             self.job,
@@ -304,7 +302,7 @@ class _Run:
             report.parent, report.entries, report.bytes = newest.number, newest.manifest.entries, newest.manifest.plain
         report.dropped = drop(self.store, self.state, self.target.uuid)
         counts = self.store.counts + (drafts.requests if drafts else Requests())
-        report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
+        report.requests = counts.by_kind
 
     # -- what is said of it --------------------------------------------------------------------------------------
 

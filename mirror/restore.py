@@ -13,7 +13,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mirror.errors import DeletionGuardError, InterruptedRunError, UsageError
@@ -223,7 +223,7 @@ class _Run:
             Errand(self.reading, self.record, survey, self.bytes_wanted, self.job, self._problem, self._not_set, self._notice)
         )
         requests = self.reading.store.counts + done.requests
-        report.requests = {k: v for k, v in asdict(requests).items() if v and not k.startswith("bytes")}
+        report.requests = requests.by_kind
         report.bytes_read, report.deleted = requests.bytes_down, done.deleted
         report.files_written, report.files_kept, report.bytes_written = done.files_written, done.files_kept, done.bytes_written
 

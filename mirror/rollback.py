@@ -16,21 +16,21 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from mirror import log
-from mirror.attempts import repeated, with_or_without_cache
+from mirror.attempts import check_writable, repeated, with_or_without_cache
 from mirror.commit import problem_lines
 from mirror.drafts import Drafts, extent
-from mirror.envelope import check_format, write_time
+from mirror.envelope import write_time
 from mirror.errors import DamageError, DeletionGuardError, TargetMissingError, UsageError
 from mirror.events import Change, Job, Notice, PhaseBegan, Problem, ProblemFound, ProblemReport, RunStarted, SnapshotCommitted
 from mirror.hold import append as append_hold
 from mirror.hold import begin, hold_of
-from mirror.keys import MIRROR_KEY, record_key, show
+from mirror.keys import record_key, show
 from mirror.lines import Lines
 from mirror.lookup import ChunkIndex
 from mirror.manifest import ChangeLine, Ref
@@ -44,7 +44,7 @@ from mirror.site.live import LiveTree
 from mirror.snapshot import ManifestReader, ManifestWriter
 from mirror.space import Least, check_room
 from mirror.store.wrap import Counts as Requests
-from mirror.survey import source_key
+from mirror.survey import source_key_of
 from mirror.target import Target, TargetSpec, open_target
 from mirror.tree import TreeRun
 from mirror.unfinished import is_emptied, unfinished
@@ -176,8 +176,7 @@ class _Run:
         self.report.forget_problems()
         started = datetime.now(UTC)
         head = log.read_head(self.store, int(self.state.fact("head") or 0))
-        for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
-            check_format(body, f"{self.store.url}/{key}", "write")
+        check_writable(self.target, head)
         self.head = head
         old = pick(self.store, head, self.at)  # a wrong name stops the run before it touches anything
         self.at = str(old.number)
@@ -331,12 +330,11 @@ class _Run:
     def tree(self, old: log.Record) -> TreeRun:
         """What this run does to a tree."""
         if self._tree is None:
-            site = {name: value for name, value in old.body.get("source", {}).items() if name != "site"}
             self._tree = TreeRun(
                 self.target,
                 self.target.live,
                 None,
-                source_key(site),
+                source_key_of(old),
                 self.reader,
                 self.dooms,
                 self.job,
@@ -366,7 +364,7 @@ class _Run:
         counts = (
             self.store.counts + (drafts.requests if drafts else Requests()) + (self._tree.requests if self._tree else Requests())
         )
-        self.report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
+        self.report.requests = counts.by_kind
         self.report.bytes_uploaded = counts.bytes_up
         hold = hold_of(head)
         assert hold is not None

@@ -40,6 +40,11 @@ def source_key(identity: dict[str, str]) -> str:
     return blake3(repr(sorted(identity.items())).encode()).hexdigest(16)
 
 
+def source_key_of(record: log.Record) -> str:
+    """The same for the source of which a record is."""
+    return source_key({name: value for name, value in record.body.get("source", {}).items() if name != "site"})
+
+
 def check_ends(source: str, target: str, what: str = "cannot mirror") -> None:
     """UsageError when source (or OUT, `what` says which) and target are local folders or both on S3, and one is the other or inside
     it."""

@@ -14,15 +14,15 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mirror import log
-from mirror.attempts import repeated, with_or_without_cache
-from mirror.envelope import SEGMENT, check_format, write_time
+from mirror.attempts import check_writable, repeated, with_or_without_cache
+from mirror.envelope import SEGMENT, write_time
 from mirror.errors import DamageError, ItemError, UsageError
 from mirror.events import (
     Advanced,
@@ -36,7 +36,7 @@ from mirror.events import (
     SnapshotCommitted,
 )
 from mirror.hold import Heeding
-from mirror.keys import MIRROR_KEY, record_key, show
+from mirror.keys import show
 from mirror.making import Making
 from mirror.manifest import ChangeLine
 from mirror.plan import CHANGED, DELETED, DESCRIBED, MOVED, NEW, Counts, DeletionLimit
@@ -189,8 +189,7 @@ class _Run:
         started = datetime.now(UTC)
         known = self.state.fact("head")
         head = None if self.target.new and options.dry_run else log.read_head(self.store, int(known or 0))
-        for body, key in ((self.target.info, MIRROR_KEY), *([(head.body, record_key(head.number))] if head else [])):
-            check_format(body, f"{self.store.url}/{key}", "write")
+        check_writable(self.target, head)
         if head and self.target.tree and not options.dry_run and unfinished(self.store, head) is not None:
             head = self.tree.finish(head, self._chunk_index) if self.publishes else self.bringing.finish(head)
             self.report.begin_own()
@@ -558,7 +557,7 @@ class _Run:
 
     def _requests(self, of_workers: Requests) -> None:
         counts = self.store.counts + of_workers + (self._tree.requests if self._tree else Requests())
-        self.report.requests = {k: v for k, v in asdict(counts).items() if v and not k.startswith("bytes")}
+        self.report.requests = counts.by_kind
         self.report.bytes_uploaded = counts.bytes_up
 
     def _check_free(self, survey: Survey) -> None:

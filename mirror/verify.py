@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mirror import log
@@ -87,8 +87,7 @@ def verify(target: TargetSpec, options: VerifyOptions | None = None, job: Job | 
             stack.callback(release)
             run = _Verify(stack, target, options, job, report, deadline)
             run.run()
-            counts = asdict(run.store.counts + run.counts)
-            report.requests = {kind: count for kind, count in counts.items() if count and not kind.startswith("bytes")}
+            report.requests = (run.store.counts + run.counts).by_kind
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted", hint="packs found right are remembered; run it again to go on") from None
     report.seconds = time.monotonic() - began

@@ -12,19 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from distant import publishes
 from serving import Served
-from test_serve_trees import Away, Tree, many_files, publishes
+from test_serve_trees import Away, Tree, many_files
 
 from mirror.errors import TemporaryError
 from mirror.serve.publications import BYTES_KEPT, EVENTS_KEPT, Publication
 from mirror.store.served import _events
-
-
-def begun(target: Tree, away: Away) -> None:
-    """Wait until the server changes the live folder."""
-    while "publishing" not in target.kinds:
-        assert away.thread.is_alive()
-        time.sleep(0.01)
 
 
 def test_a_server_that_is_started_anew_in_the_middle_is_waited_for(tmp_path: Path) -> None:
@@ -35,7 +29,7 @@ def test_a_server_that_is_started_anew_in_the_middle_is_waited_for(tmp_path: Pat
         target = Tree(server, tmp_path / "t")
         many_files(target.site)
         away = Away(target)
-        begun(target, away)
+        away.publishes()
         assert publishes(target.live)
         server._options = ("--listen", f"127.0.0.1:{server.port}")
         assert server.stop(signal.SIGTERM) == 130

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distant import publishes
 from links import Link
 from mirrors import make_site, noise, settle, tree, write
 from serving import Served
@@ -353,20 +354,6 @@ def test_an_emptied_tree_is_filled_again_by_the_second_sync(target: Tree) -> Non
 # Deaths
 
 
-def publishes(folder: Path) -> list[int]:
-    """The processes that publish into this folder."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"publish" in words and bytes(folder) in words:
-                found.append(int(process.name))
-    return found
-
-
 class Away:
     """A sync in a thread, from its begin to its end."""
 
@@ -382,6 +369,12 @@ class Away:
             self.report = self._target.sync(**self._options)
         except BaseException as error:  # noqa: BLE001 - looked at by the test
             self.error = error
+
+    def publishes(self) -> None:
+        """Wait until the server changes the live folder."""
+        while "publishing" not in self._target.kinds:
+            assert self.thread.is_alive()
+            time.sleep(0.005)
 
     def ends(self) -> Any:
         self.thread.join(100)
@@ -479,9 +472,7 @@ def test_a_key_that_may_only_append_waits_while_something_is_published(target: T
     """It cannot have it finished, and need not: somebody does."""
     many_files(target.site)
     away = Away(target)
-    while "publishing" not in target.kinds:
-        assert away.thread.is_alive()
-        time.sleep(0.005)
+    away.publishes()
     write(target.site / "index.html", b"newer")
     report = target.sync("nightly", cache_dir=tmp_path / "another host")
     assert report.exit_code == 0
@@ -496,9 +487,7 @@ def test_a_server_that_begins_finishes_what_was_open(tmp_path: Path) -> None:
         target = Tree(server, tmp_path / "t")
         many_files(target.site)
         away = Away(target)
-        while "publishing" not in target.kinds:
-            assert away.thread.is_alive()
-            time.sleep(0.01)
+        away.publishes()
         for process in publishes(target.live):
             os.kill(process, signal.SIGKILL)
         assert server.process

@@ -213,8 +213,8 @@ class Clerk:
     def _nodes_known(self, head: log.Record | None, parent: log.Record | None) -> set[ObjectName]:
         """Manifest objects that were looked at when the snapshot before came, or the import that waits on top of it."""
         roots = [parent.manifest, parent.standing] if parent else []
-        if head is not None and head.body.get("waits"):
-            roots.append(log.read_record(self._store, head.body["waits"]).manifest)
+        if brought := log.waiting(self._store, head):
+            roots.append(brought.manifest)
         return {ref.name for root in dict.fromkeys(roots) for ref, _ in self._reader.nodes(root, SEGMENT)}
 
     def _check_names(self, record: log.Record, head: log.Record | None) -> None:

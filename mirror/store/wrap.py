@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from mirror.store import Data, MaintainedStore, Stat
 
@@ -37,6 +37,11 @@ class Counts:
     sweep: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """The requests of each kind of which there was one, as reports have them."""
+        return {name: count for name, count in asdict(self).items() if count and not name.startswith("bytes")}
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
